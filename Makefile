@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+# DMM: targets are here, how things are made is in tools/build/*.mk, and what one folder needs beyond
+# that in its rules.mk. Nothing here may run a compiler or pkg-config while make is still reading:
+# `sudo make test` starts on a machine that has only make.
+
+VERSION := 0.1.0
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+include tools/build/vars.mk
+-include $(sort $(wildcard bpf/rules.mk userspace/*/rules.mk tools/*/rules.mk tests/*/rules.mk))
+include tools/build/bpf.mk
+include tools/build/userspace.mk
+include tools/build/tests.mk
+include tools/build/install.mk
+-include $(DEPENDS)
+
+.PHONY: all tests packages test test-unit test-bpf test-net test-6.1 test-long check style \
+	demo demo-down bench install uninstall clean help
+
+all: $(BPF_OBJS) $(PROGRAMS) $(STACKS) $(APPS) $(BENCH) $(MANPAGES) ## build everything (default)
+
+tests: $(TEST_PROGRAMS) ## build the tests, run none
+
+packages: ## install the Debian packages that are missing (as root; else say which)
+	$(Q)tools/build/install-packages build run demo test
+
+test: ## everything: install packages, build, run all tests (as root; T=word picks)
+	$(Q)tools/build/install-packages
+	$(BUILD) all tests
+	$(if $(SAN),,$(BUILD) SAN=1 O=$(O)-san $(TESTS_UNIT_C:$(O)/%=$(O)-san/%))
+	$(Q)$(RUN) --user $(TESTS_CHECK) $(TESTS_UNIT) $(if $(SAN),,$(TESTS_UNIT_C:$(O)/%=$(O)-san/%)) \
+		--root $(TESTS_BPF) $(TESTS_NET) $(TESTS_VM)
+
+test-unit: ## tests that need nothing (SAN=1: with sanitizers)
+	$(BUILD) all $(TESTS_UNIT_C)
+	$(Q)$(RUN) --user $(TESTS_UNIT)
+
+test-bpf: ## tests that need bpf(): root
+	$(BUILD) all tests
+	$(Q)$(RUN) --root $(TESTS_BPF)
+
+test-net: ## tests in network namespaces with real programs: root
+	$(BUILD) all tests
+	$(Q)$(RUN) --root $(TESTS_NET)
+
+test-6.1: ## load every BPF object on Debian's kernel 6.1 in an emulated guest
+	$(Q)tools/build/install-packages build run test vm
+	$(BUILD) all tests
+	$(Q)$(RUN) --root $(TESTS_VM)
+
+test-long: ## all tests at full length: soaks, many seeds
+	+$(Q)LONG=1 DMM_TEST_TIMEOUT=$${DMM_TEST_TIMEOUT:-7200} $(MAKE) --no-print-directory test
+
+check: ## what needs no root: headers, format, include rules, packages, unit tests
+	$(BUILD) all $(TESTS_UNIT_C)
+	$(Q)$(RUN) --user $(TESTS_CHECK) $(TESTS_UNIT)
+
+style: ## reformat the C files in place
+	$(Q)tools/check/run --list-c | xargs -r $(CLANG_FORMAT) -i
+
+demo: ## the main job on this machine, then clean up (KEEP=1 leaves it up)
+	$(Q)tools/build/install-packages build run demo
+	$(BUILD) all
+	$(Q)tools/demo/run
+
+demo-down: ## remove what `make demo KEEP=1` left up
+	$(Q)tools/demo/down
+
+bench: ## DMM beside the kernel, in one table
+	$(BUILD) all
+	$(Q)tools/bench/run
+
+install: ## install under PREFIX (/usr/local), staged in DESTDIR
+	$(BUILD) all
+	$(install-files)
+
+uninstall: ## remove what install installed
+	$(uninstall-files)
+
+clean: ## remove the products
+	$(Q)rm -rf $(O) $(O)-san
+
+help: ## this list
+	@sed -n 's/^\([a-z0-9.-]*\):.*## /  \1\t/p' Makefile | expand -t 14
+	@echo
+	@echo '  SAN=1 sanitizers   V=1 commands   T=word one test   O=dir output folder   PREFIX= DESTDIR='

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What dmmd and an instance say to each other, over a SOCK_SEQPACKET unix socket. One message = one
+ * packet = struct dmm_msg header + body. dmmd starts an instance as
+ *   dmm-stack --handover FD
+ * where FD is one end of a socketpair, and sends DMM_MSG_HANDOVER with the descriptors of
+ * enum dmm_handover_fd by SCM_RIGHTS, then DMM_MSG_START. dmmd keeps no copy of them.
+ * When the peer end closes (dmmd died), the instance goes on and accepts one new connection at a
+ * time on DMM_FD_CONTROL (listening; only uid 0 is served): the next dmmd adopts it there. */
+#pragma once
+
+#include <dmm/abi/types.h>
+
+#define DMM_HANDOVER_VERSION 1
+
+enum dmm_msg_kind {
+	DMM_MSG_HANDOVER, /* dmmd -> instance: struct dmm_handover + fds */
+	DMM_MSG_XSK,	  /* dmmd -> instance: struct dmm_handover_xsk + 1 fd, n_queues times */
+	DMM_MSG_START,	  /* dmmd -> instance: everything has been handed over */
+	DMM_MSG_READY,	  /* instance -> dmmd: serving */
+	DMM_MSG_FAILED,	  /* instance -> dmmd: struct dmm_msg_text, then it exits */
+	DMM_MSG_DRAIN,	  /* dmmd -> instance: no new flows; exit(0) after the last */
+	DMM_MSG_STOP,	  /* dmmd -> instance: reset all flows and exit(0) */
+	DMM_MSG_HELLO,	  /* dmmd -> instance after adoption; answered by READY */
+};
+
+struct dmm_msg {
+	enum dmm_msg_kind kind;
+	__u32 len; /* of the body that follows in the same packet */
+};
+
+/* Order of the descriptors that come with DMM_MSG_HANDOVER. */
+enum dmm_handover_fd {
+	DMM_FD_UMEM,	   /* sealed memfd, umem_size bytes */
+	DMM_FD_SHARED,	   /* mmapable map: struct dmm_inst_shared */
+	DMM_FD_RING,	   /* ring buffer map of struct dmm_event */
+	DMM_FD_RELAY4,	   /* listener on 127.0.0.1 */
+	DMM_FD_RELAY6,	   /* listener on ::1 */
+	DMM_FD_RAW4,	   /* SOCK_RAW IPPROTO_RAW with IP_HDRINCL and SO_MARK */
+	DMM_FD_RAW6,	   /* SOCK_RAW IPPROTO_RAW with IPV6_HDRINCL and SO_MARK */
+	DMM_FD_CONTROL,	   /* listening SOCK_SEQPACKET, for adoption by the next dmmd */
+	DMM_NUM_HANDOVER_FDS,
+};
+
+enum dmm_poll { DMM_POLL_ADAPTIVE, DMM_POLL_BUSY };
+
+struct dmm_handover {
+	__u32 version; /* DMM_HANDOVER_VERSION */
+	__u32 instance, incarnation;
+	__u32 ifindex;
+	__u32 mtu;
+	__u32 n_queues;
+	__u32 port_first, port_last;
+	__u32 stale_ms;
+	enum dmm_poll poll;
+	__u32 uid, gid; /* to become; 0: stay (tests) */
+	__u32 frame_size, n_frames;
+	__u64 umem_size;
+	__u32 flow_memory; /* bytes of buffering per flow and direction */
+	__u8 mac[6];
+	__u8 pad[2];
+	char plugin[256]; /* path of the shared object */
+	char options[256];
+	char name[DMM_INST_NAME_LEN];
+	char ifname[16];
+};
+
+/* One AF_XDP socket, bound: queue @queue of the interface. Ring sizes in entries. The instance owns
+ * frames first_frame .. first_frame + n_frames - 1 on this queue. */
+struct dmm_handover_xsk {
+	__u32 queue;
+	__u32 rx_size, tx_size, fill_size, comp_size;
+	__u32 flags; /* DMM_XSK_* */
+};
+#define DMM_XSK_ZEROCOPY    1u
+#define DMM_XSK_NEED_WAKEUP 2u
+#define DMM_XSK_NATIVE	    4u
+
+struct dmm_msg_text {
+	char text[512];
+};

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Keys and values of the pinned maps (all but the compiled policy, see tables.h). Map names are in
+ * bpf/lib/maps.bpf.h. Times are CLOCK_MONOTONIC nanoseconds unless a field says otherwise. */
+#pragma once
+
+#include <dmm/abi/types.h>
+
+/* dmm_config[0]: set by dmmd before anything is attached. */
+struct dmm_config {
+	__u32 layout;	     /* DMM_ABI_LAYOUT */
+	__u32 inject_mark;   /* SO_MARK of injected packets: the lo filter lets them through */
+	__u64 netns_cookie;  /* the namespace this dmmd serves */
+	__u32 max_level;     /* deepest cgroup level a policy or attach names */
+	__u32 stale_ms;	     /* heartbeat age that turns new flows away */
+};
+
+/* dmm_live[0]: index of the live generation slot, one 4-byte write makes a policy live. The slot's
+ * META block has generation 0 when there is none. */
+
+/* dmm_instances[id]: written by dmmd only. */
+struct dmm_instance {
+	enum dmm_inst_state state;
+	__u32 incarnation;	/* +1 at every start */
+	__u32 ifindex;
+	__u32 n_queues;
+	__u16 port_first, port_last; /* wire ports it owns, host byte order */
+	__be16 relay_port[DMM_NUM_FAMILIES]; /* its listeners on 127.0.0.1 and ::1 */
+	__u32 pid;
+	__u32 pad;
+	char name[DMM_INST_NAME_LEN];	/* "fast#0" */
+	char stack[DMM_NAME_LEN];	/* "fast" */
+};
+
+/* dmm_shared[id] -> an mmapable array of one of these, made anew for each incarnation and mapped
+ * by that instance: it may harm itself by writing here, nobody else.
+ * port[i] belongs to wire port port_first + i: 0 is free; the connect hook claims one by writing a
+ * stamp (compare and swap); the instance marks it DMM_PORT_USED when the flow's SYN arrives and
+ * writes 0 when the wire is done with it (TIME_WAIT over). A stamp that never became a flow is
+ * swept by the instance after DMM_PORT_CLAIM_MS. */
+#define DMM_PORT_FREE	  0u
+#define DMM_PORT_USED	  1u
+#define DMM_PORT_CLAIM_MS 200000u /* longer than a kernel connect() may last (tcp_syn_retries 6) */
+
+struct dmm_inst_shared {
+	__u64 beat_ns;	     /* CLOCK_MONOTONIC_COARSE of the last loop turn, >= 5 per second */
+	__u32 next_port;     /* rotor of the connect hook */
+	__u32 flows;	     /* open now */
+	__u64 rx_packets, rx_bytes, tx_packets, tx_bytes;
+	__u64 flows_opened, flows_refused, flows_timed_out, flows_reset;
+	__u64 strangers;     /* connections to the relay port that no hook registered */
+	__u64 tx_no_frame, rx_dropped, no_neighbour;
+	__u64 memory_bytes;  /* flow buffers held now */
+	__u8 pad[4096 - 8 - 4 - 4 - 13 * 8 - 256];
+	char last_words[256]; /* why it is about to exit, NUL-terminated; not to be trusted */
+	__u32 port[DMM_MAX_PORTS];
+};
+
+/* dmm_ports[proto << 16 | port (host order)]: the flow door's owner of a local port. */
+enum dmm_port_state { DMM_PORT_KERNEL, DMM_PORT_RANGE /* an instance's outgoing range */ };
+
+struct dmm_port {
+	enum dmm_port_state state;
+	__u32 instance;
+};
+
+/* dmm_local[addr]: the namespace's own addresses, mirrored from netlink. */
+struct dmm_local {
+	__u32 ifindex;
+	__u32 flags; /* DMM_LOCAL_* */
+};
+#define DMM_LOCAL_UNICAST 1u
+#define DMM_LOCAL_OTHER	  2u /* broadcast, anycast: never steered, never a legal source */
+
+/* dmm_routes: longest prefix -> where it leaves, mirrored from netlink's main table. IPv4 prefixes
+ * are stored as 96 + length bits of the mapped address. */
+struct dmm_route_key {
+	__u32 prefixlen;
+	__u8 addr[16];
+};
+
+struct dmm_route {
+	__u32 ifindex;	  /* 0: unreachable, blackhole or prohibit */
+	__u32 has_source; /* 0: no usable source address: the kernel decides */
+	__u8 source[16];  /* what the kernel would use as source (prefsrc, else by scope) */
+};
+
+/* dmm_cgroups: cgroup id -> class. Class ids are stable across generations. */
+
+/* dmm_sock: per-socket state (sk_storage). Made in sock_create, or in connect for sockets older than
+ * the attach. */
+struct dmm_sock {
+	__u32 class_id;
+	__u32 class_generation; /* of the class table it was computed with */
+	enum dmm_verdict verdict;
+	enum dmm_reason reason;
+	__u32 generation;  /* the policy that decided */
+	__u32 rule;
+	__u32 instance, incarnation;
+	__u8 remote[16], local[16]; /* what the application sees */
+	__be16 remote_port, local_port;
+	__u8 relay[16];
+	__be16 relay_port;
+	__u16 registered; /* CONNECT_CB entered the flow: the lo filter may hold its SYN */
+	__u64 cgroup;
+	__u32 pid; /* of the process that called connect() */
+	__u32 uid;
+	char comm[16];
+};
+
+/* dmm_flows[socket cookie]: every classified connection, for `dmmctl flows list`. Written by the
+ * sockops program; closed entries stay a minute, then dmmd sweeps them. */
+enum dmm_flow_state {
+	DMM_FLOW_CONNECTING,
+	DMM_FLOW_ESTABLISHED,
+	DMM_FLOW_CLOSING,
+	DMM_FLOW_CLOSED,  /* orderly */
+	DMM_FLOW_FAILED,  /* never established */
+	DMM_FLOW_RESET,
+};
+
+struct dmm_flow {
+	enum dmm_flow_state state;
+	enum dmm_verdict verdict;
+	enum dmm_reason reason;
+	enum dmm_family family;
+	enum dmm_proto proto;
+	__u32 generation;
+	__u32 instance;
+	__u32 pid;
+	__u32 uid;
+	__u32 pad;
+	__u8 local[16], remote[16];
+	__be16 local_port, remote_port; /* as the application and the wire see them */
+	__be16 app_port, relay_port;	/* the relay leg on loopback; 0 in the kernel */
+	__u64 cgroup;
+	__u64 opened_ns, closed_ns;
+	__u64 bytes_sent, bytes_received; /* by the application; filled in when it closes */
+	char comm[16];
+	char rule[DMM_NAME_LEN];
+};
+
+/* dmm_tuples: relay leg -> true addresses, for getpeername()/getsockname() of MPTCP sockets, whose
+ * hooks see another socket than connect did. */
+struct dmm_tuple {
+	__u8 app[16], relay[16];
+	__be16 app_port, relay_port;
+};
+
+struct dmm_peer {
+	__u8 local[16], remote[16];
+	__be16 local_port, remote_port;
+};
+
+/* dmm_relay_mark (sk_storage of a relay listener): only dmmd can write it, so nobody can squat on
+ * the port of a dead instance. */
+struct dmm_relay_mark {
+	__u32 instance;
+	__u32 incarnation;
+};
+
+/* dmm_rings[id] -> ring buffer of these, made anew for each incarnation. */
+enum dmm_event_kind {
+	DMM_EVENT_SYN,	  /* a relay SYN is held: open the wire, then inject it or refuse */
+	DMM_EVENT_CLOSED, /* the application gave up while its SYN was held */
+};
+
+struct dmm_event {
+	enum dmm_event_kind kind;
+	enum dmm_family family; /* of the relay leg and of the wire: they are the same */
+	__u64 cookie;
+	__u8 app[16], relay[16];	/* relay leg, as in packet */
+	__be16 app_port, relay_port;
+	__u8 local[16], remote[16];	/* the wire connection to open */
+	__be16 local_port, remote_port;
+	__u32 packet_len;		/* from the IP header on */
+	__u32 pad;
+	__u8 packet[DMM_HELD_SYN_MAX];
+};
+
+/* dmm_inst_stats[id] (per CPU): the flow door's counters. */
+struct dmm_inst_stats {
+	__u64 packets, bytes;	  /* redirected to the instance */
+	__u64 connects, rejects;  /* decided for it by the connect hooks; turned away by onUnavailable */
+};
+
+/* dmm_counters[reason] (per CPU): how often each reason decided. */
+
+_Static_assert(sizeof(struct dmm_inst_shared) == 4096 + 4 * DMM_MAX_PORTS, "header is one page");
+_Static_assert(sizeof(struct dmm_tuple) == 36, "map key layout is ABI");
+_Static_assert(sizeof(struct dmm_route_key) == 20, "map key layout is ABI");

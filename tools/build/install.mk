@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+# What is installed, as MODE:SOURCE:DESTINATION below PREFIX; install and uninstall read one list.
+
+headers := $(wildcard include/dmm/*.h include/dmm/*/*.h)
+examples := $(wildcard policy/examples/*)
+schema := $(firstword $(wildcard policy/policy.schema.json policy/schema.json))
+
+INSTALLED := \
+	$(patsubst %,755:$(O)/%:bin/%,$(filter dmmctl,$(notdir $(PROGRAMS)))) \
+	$(patsubst %,755:$(O)/%:sbin/%,$(filter dmmd,$(notdir $(PROGRAMS)))) \
+	$(patsubst %,755:$(O)/%:libexec/dmm/%,$(filter dmm-stack,$(notdir $(PROGRAMS)))) \
+	$(foreach f,$(notdir $(STACKS)),755:$(O)/stacks/$(f):lib/dmm/stacks/$(f)) \
+	$(foreach f,$(headers),644:$(f):$(f)) \
+	$(foreach f,$(notdir $(examples)),644:policy/examples/$(f):share/dmm/examples/$(f)) \
+	$(if $(schema),644:$(schema):share/dmm/policy.schema.json) \
+	$(foreach f,$(notdir $(MANPAGES)),644:$(O)/man/$(f):share/man/man$(patsubst .%,%,$(suffix $(f)))/$(f)) \
+	644:LICENSE:share/doc/dmm/LICENSE $(if $(wildcard README.md),644:README.md:share/doc/dmm/README.md)
+
+define install-files
+$(Q)set -e; for i in $(INSTALLED); do \
+	mode=$${i%%:*}; rest=$${i#*:}; dest=$(DESTDIR)$(PREFIX)/$${rest#*:}; \
+	$(if $(Q),,echo "install $$dest";) install -D -m $$mode "$${rest%%:*}" "$$dest"; \
+done
+endef
+
+# Folders that are ours go when they are empty; in a DESTDIR, so do those above them.
+define uninstall-files
+$(Q)for i in $(INSTALLED); do \
+	dest=$(PREFIX)/$${i##*:}; rm -f "$(DESTDIR)$$dest"; dir=$$(dirname "$$dest"); \
+	while [ "$$dir" != / ]; do \
+		case "$(DESTDIR)$$dir" in "$(DESTDIR)$(PREFIX)"/*/dmm* | ?*"$(PREFIX)"*) ;; *) break;; esac; \
+		rmdir "$(DESTDIR)$$dir" 2>/dev/null || break; dir=$$(dirname "$$dir"); \
+	done; \
+done
+endef

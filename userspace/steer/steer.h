@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Steering, the write side: loads, pins and attaches the BPF programs and writes their maps. Only
+ * dmmd uses it (and `dmmctl teardown`). Everything lives under one bpffs directory:
+ *
+ *   maps/NAME   progs/NAME   links/cgroup-<id>-<hook>  links/guard-<hook>  links/xdp-<ifindex>
+ *
+ * so that steering goes on without the daemon; dmm_steer_open() adopts what it finds: maps by pin,
+ * links by updating them to this build's programs. Nothing is half-attached: a failing call undoes
+ * what it did. Errors are negative errno; what the user should know beyond that (verifier tail, who
+ * holds the hook, what to do) is in dmm_steer_reason(). Single-threaded. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <dmm/abi/maps.h>
+
+#include "policy/compile.h"
+
+struct dmm_steer;
+
+struct dmm_steer_options {
+	const char *bpffs;	 /* e.g. /sys/fs/bpf/dmm: made 0700 if missing, refused when not ours */
+	const char *cgroup_root; /* the port guards and the default for relative cgroup paths */
+	uint32_t stale_ms;	 /* heartbeat age that turns new flows away */
+};
+
+/* To be called in the network namespace to be served. -EBUSY: another dmmd holds the directory
+ * (flock). -ESTALE: pins of another layout. */
+int dmm_steer_open(const struct dmm_steer_options *options, struct dmm_steer **ret);
+/* Lets go of everything without detaching: steering goes on. */
+void dmm_steer_close(struct dmm_steer *steer);
+/* Detaches and removes everything under @bpffs, with or without a dmmd, links before maps, the lo
+ * filter of the namespace it served and the reserved ports included. Counts may be NULL. */
+int dmm_steer_teardown(const char *bpffs, unsigned int *ret_links, unsigned int *ret_maps);
+
+/* One or two sentences about the last failure, with a hint after '\n' where there is one. */
+const char *dmm_steer_reason(void);
+
+/* --- socket door --- */
+/* @path is absolute or below the cgroup root. Attaches all socket door programs, or none. An
+ * already attached one is fine (0). -ENOENT: no such cgroup. */
+int dmm_steer_attach_cgroup(struct dmm_steer *steer, const char *path, uint64_t *ret_id);
+int dmm_steer_detach_cgroup(struct dmm_steer *steer, const char *path);
+/* Ids of the attached cgroups; returns how many there are (may exceed @n). */
+unsigned int dmm_steer_cgroups(struct dmm_steer *steer, uint64_t *ids, unsigned int n);
+/* Sockets made in this cgroup's subtree from now on have that class. */
+int dmm_steer_set_class(struct dmm_steer *steer, uint64_t cgroup_id, uint32_t class_id,
+			uint32_t level);
+int dmm_steer_unset_class(struct dmm_steer *steer, uint64_t cgroup_id);
+/* Re-attaches what somebody took away (lo filter, cgroup links); returns how many it had to. */
+int dmm_steer_repair(struct dmm_steer *steer);
+
+/* --- policy --- */
+/* Installs @tables into the next slot and makes it live with one write. */
+int dmm_steer_install(struct dmm_steer *steer, const struct dmm_tables *tables);
+
+/* --- flow door --- */
+struct dmm_xdp_got {
+	bool native;
+	uint32_t prog_id;
+};
+int dmm_steer_attach_interface(struct dmm_steer *steer, uint32_t ifindex, int mode,
+			       struct dmm_xdp_got *ret);
+int dmm_steer_detach_interface(struct dmm_steer *steer, uint32_t ifindex);
+
+/* --- instances: the slot's life (enum dmm_inst_state) --- */
+struct dmm_inst_fds {
+	int shared, ring; /* owned by the caller; to be handed over and closed */
+};
+/* Makes fresh shared and ring maps for the slot and enters them. The slot is STARTING afterwards;
+ * @inst gives name, stack, ifindex, n_queues, ports, relay ports, incarnation. */
+int dmm_steer_inst_begin(struct dmm_steer *steer, uint32_t id, const struct dmm_instance *inst,
+			 struct dmm_inst_fds *ret);
+/* Marks a relay listener as this incarnation's. */
+int dmm_steer_inst_mark(struct dmm_steer *steer, uint32_t id, int listener_fd);
+int dmm_steer_inst_set_xsk(struct dmm_steer *steer, uint32_t id, uint32_t queue, int xsk_fd);
+/* Moves the slot to @state: READY enters its ports in the flow door, DEAD and FREE take them out
+ * (DEAD: XDP passes at once; xsk entries are deleted). */
+int dmm_steer_inst_state(struct dmm_steer *steer, uint32_t id, enum dmm_inst_state state,
+			 uint32_t pid);
+/* Keeps the instances' ranges from the kernel's own choice: merges them into
+ * net.ipv4.ip_local_reserved_ports, remembers what it added, takes it out again when gone. */
+int dmm_steer_reserve_ports(struct dmm_steer *steer, const struct dmm_port_range *ranges,
+			    unsigned int n);
+
+/* --- upkeep --- */
+/* Removes flow entries closed longer ago than @age_ns, or whose socket is gone. */
+int dmm_steer_sweep_flows(struct dmm_steer *steer, uint64_t age_ns);
+/* Mirrors addresses and routes of the namespace into dmm_local and dmm_routes: first a full
+ * picture (open does that), then changes whenever the descriptor is readable. */
+int dmm_steer_mirror_fd(struct dmm_steer *steer);
+int dmm_steer_mirror_run(struct dmm_steer *steer);
+uint32_t dmm_steer_inject_mark(struct dmm_steer *steer);
