@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# DMM: targets are here, how things are made is in tools/build/*.mk, and what one folder needs beyond
-# that in its rules.mk. Nothing here may run a compiler or pkg-config while make is still reading:
+# DMM: targets are here, how things are made is in tools/build/*.mk, and what one folder needs
+# beyond that in its rules.mk. Nothing may run a compiler or pkg-config while make is still reading:
 # `sudo make test` starts on a machine that has only make.
 
 VERSION := 0.1.0
@@ -10,19 +10,25 @@ VERSION := 0.1.0
 .SUFFIXES:
 
 include tools/build/vars.mk
--include $(sort $(wildcard bpf/rules.mk userspace/*/rules.mk tools/*/rules.mk tests/*/rules.mk))
 include tools/build/bpf.mk
 include tools/build/userspace.mk
 include tools/build/tests.mk
+-include $(sort $(wildcard bpf/rules.mk userspace/*/rules.mk tools/*/rules.mk tests/*/rules.mk))
 include tools/build/install.mk
 -include $(DEPENDS)
 
-.PHONY: all tests packages test test-unit test-bpf test-net test-6.1 test-long check style \
-	demo demo-down bench install uninstall clean help
+.PHONY: all tests tests-unit packages test test-unit test-bpf test-net test-6.1 test-long check \
+	style demo demo-down bench install uninstall clean help
 
-all: $(BPF_OBJS) $(PROGRAMS) $(STACKS) $(APPS) $(BENCH) $(MANPAGES) ## build everything (default)
+all: $(BPF_OBJS) $(SKELS) $(LIBRARIES) $(PROGRAMS) ## build everything (default)
+all: $(STACKS) $(APPS) $(BENCH) $(MANPAGES)
+	@:
 
 tests: $(TEST_PROGRAMS) ## build the tests, run none
+	@:
+
+tests-unit: $(TESTS_UNIT_C)
+	@:
 
 packages: ## install the Debian packages that are missing (as root; else say which)
 	$(Q)tools/build/install-packages build run demo test
@@ -30,12 +36,12 @@ packages: ## install the Debian packages that are missing (as root; else say whi
 test: ## everything: install packages, build, run all tests (as root; T=word picks)
 	$(Q)tools/build/install-packages
 	$(BUILD) all tests
-	$(if $(SAN),,$(BUILD) SAN=1 O=$(O)-san $(TESTS_UNIT_C:$(O)/%=$(O)-san/%))
+	$(if $(SAN),,$(BUILD) SAN=1 O=$(O)-san tests-unit)
 	$(Q)$(RUN) --user $(TESTS_CHECK) $(TESTS_UNIT) $(if $(SAN),,$(TESTS_UNIT_C:$(O)/%=$(O)-san/%)) \
 		--root $(TESTS_BPF) $(TESTS_NET) $(TESTS_VM)
 
 test-unit: ## tests that need nothing (SAN=1: with sanitizers)
-	$(BUILD) all $(TESTS_UNIT_C)
+	$(BUILD) all tests-unit
 	$(Q)$(RUN) --user $(TESTS_UNIT)
 
 test-bpf: ## tests that need bpf(): root
@@ -55,7 +61,7 @@ test-long: ## all tests at full length: soaks, many seeds
 	+$(Q)LONG=1 DMM_TEST_TIMEOUT=$${DMM_TEST_TIMEOUT:-7200} $(MAKE) --no-print-directory test
 
 check: ## what needs no root: headers, format, include rules, packages, unit tests
-	$(BUILD) all $(TESTS_UNIT_C)
+	$(BUILD) all tests-unit
 	$(Q)$(RUN) --user $(TESTS_CHECK) $(TESTS_UNIT)
 
 style: ## reformat the C files in place
@@ -83,7 +89,10 @@ uninstall: ## remove what install installed
 clean: ## remove the products
 	$(Q)rm -rf $(O) $(O)-san
 
+print-%: # the value of a variable, for scripts
+	@echo '$(subst ','\'',$($*))'
+
 help: ## this list
 	@sed -n 's/^\([a-z0-9.-]*\):.*## /  \1\t/p' Makefile | expand -t 14
 	@echo
-	@echo '  SAN=1 sanitizers   V=1 commands   T=word one test   O=dir output folder   PREFIX= DESTDIR='
+	@echo '  SAN=1 sanitizers   V=1 commands   T=word one test   O=dir output folder'

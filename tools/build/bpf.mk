@@ -29,6 +29,7 @@ $(O)/%.bpf.o: %.bpf.c $(MK)
 $(O)/bench/%.bpf.o: tools/bench/%.bpf.c $(MK)
 	$(compile-bpf)
 
-$(O)/%.skel.h: $(O)/%.bpf.o
+# by name: what only a pattern makes is intermediate to make, which would delete it
+$(SKELS) $(SKELS_TEST) $(SKELS_BENCH): %.skel.h: %.bpf.o
 	$(call say,SKEL,$@)
 	$(Q)$(BPFTOOL) gen skeleton $< name $(subst -,_,$(notdir $*))_bpf >$@

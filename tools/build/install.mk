@@ -5,15 +5,17 @@ headers := $(wildcard include/dmm/*.h include/dmm/*/*.h)
 examples := $(wildcard policy/examples/*)
 schema := $(firstword $(wildcard policy/policy.schema.json policy/schema.json))
 
+man-dir = share/man/man$(patsubst .%,%,$(suffix $(f)))
+
 INSTALLED := \
-	$(patsubst %,755:$(O)/%:bin/%,$(filter dmmctl,$(notdir $(PROGRAMS)))) \
-	$(patsubst %,755:$(O)/%:sbin/%,$(filter dmmd,$(notdir $(PROGRAMS)))) \
-	$(patsubst %,755:$(O)/%:libexec/dmm/%,$(filter dmm-stack,$(notdir $(PROGRAMS)))) \
+	$(foreach f,$(filter dmmctl,$(notdir $(PROGRAMS))),755:$(O)/$(f):bin/$(f)) \
+	$(foreach f,$(filter dmmd,$(notdir $(PROGRAMS))),755:$(O)/$(f):sbin/$(f)) \
+	$(foreach f,$(filter dmm-stack,$(notdir $(PROGRAMS))),755:$(O)/$(f):libexec/dmm/$(f)) \
 	$(foreach f,$(notdir $(STACKS)),755:$(O)/stacks/$(f):lib/dmm/stacks/$(f)) \
 	$(foreach f,$(headers),644:$(f):$(f)) \
 	$(foreach f,$(notdir $(examples)),644:policy/examples/$(f):share/dmm/examples/$(f)) \
 	$(if $(schema),644:$(schema):share/dmm/policy.schema.json) \
-	$(foreach f,$(notdir $(MANPAGES)),644:$(O)/man/$(f):share/man/man$(patsubst .%,%,$(suffix $(f)))/$(f)) \
+	$(foreach f,$(notdir $(MANPAGES)),644:$(O)/man/$(f):$(man-dir)/$(f)) \
 	644:LICENSE:share/doc/dmm/LICENSE $(if $(wildcard README.md),644:README.md:share/doc/dmm/README.md)
 
 define install-files
@@ -23,13 +25,13 @@ $(Q)set -e; for i in $(INSTALLED); do \
 done
 endef
 
-# Folders that are ours go when they are empty; in a DESTDIR, so do those above them.
+# Folders that are ours go when they are empty; in a DESTDIR, all that is empty goes.
 define uninstall-files
 $(Q)for i in $(INSTALLED); do \
-	dest=$(PREFIX)/$${i##*:}; rm -f "$(DESTDIR)$$dest"; dir=$$(dirname "$$dest"); \
-	while [ "$$dir" != / ]; do \
-		case "$(DESTDIR)$$dir" in "$(DESTDIR)$(PREFIX)"/*/dmm* | ?*"$(PREFIX)"*) ;; *) break;; esac; \
-		rmdir "$(DESTDIR)$$dir" 2>/dev/null || break; dir=$$(dirname "$$dir"); \
+	dest=$(PREFIX)/$${i##*:}; rm -f "$(DESTDIR)$$dest"; dir=$${dest%/*}; \
+	while [ -n "$$dir" ]; do \
+		case "$(DESTDIR):$$dir" in ?*:* | */dmm | */dmm/*) ;; *) break;; esac; \
+		rmdir "$(DESTDIR)$$dir" 2>/dev/null || break; dir=$${dir%/*}; \
 	done; \
 done
 endef

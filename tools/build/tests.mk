@@ -25,22 +25,15 @@ TESTS_VM += $(wildcard tests/vm/run)
 $(LIBTEST): $(test-lib-objs)
 	$(archive)
 
-$(O)/tests/%.o: DMM_CFLAGS += -Itests/lib \
-	$(patsubst -I%,-isystem %,$(call pkg,--cflags,$(TEST_PKGS)))
-$(O)/tests/bpf/%.o: tests/bpf/%.c $(MK) | $(SKELS) $(SKELS_TEST)
-	$(compile)
-# the rule above would take x.bpf.c too
-$(bpf-test-objs): $(O)/%.bpf.o: %.bpf.c $(MK)
-	$(compile-bpf)
+$(O)/tests/%.o: DMM_CFLAGS += -Itests/lib $(call pkg-isystem,$(TEST_PKGS))
+$(bpf-c:%=%.o): | $(SKELS_TEST)
 
-$(unit-c) $(bpf-c) $(net-c): LIBS += $(call pkg,--libs,$(TEST_PKGS))
+$(unit-c) $(bpf-c) $(net-c): LIBS += $(call pkg-libs,$(TEST_PKGS))
 $(unit-c) $(bpf-c) $(net-c) $(net-helpers): %: %.o $(test-libs)
 	$(link)
 
 DEPENDS += $(patsubst %,%.d,$(unit-c) $(bpf-c) $(net-c) $(net-helpers)) $(test-lib-objs:.o=.d)
 
-# What tools/check needs to know of the build
-export CHECK_CFLAGS = $(DMM_CFLAGS) $(foreach n,$(stack-names),$(patsubst -I%,-isystem %,\
-	$(call pkg,--cflags,$(STACK_PKGS_$(n)))))
-export CHECK_BPF_CFLAGS = $(BPF_CFLAGS)
-export CHECK_PKGS = $(PKGS) $(TEST_PKGS) $(foreach n,$(stack-names),$(STACK_PKGS_$(n)))
+# What tools/check asks with `make print-...`
+CHECK_CFLAGS = $(DMM_CFLAGS) -Itests/lib $(call pkg-isystem,$(CHECK_PKGS))
+CHECK_PKGS = $(PKGS) $(TEST_PKGS) $(foreach n,$(stack-names),$(STACK_PKGS_$(n)))

@@ -16,6 +16,7 @@ LIBDMM := $(O)/libdmm.a
 LIBNET := $(if $(libnet-objs),$(O)/libdmmnet.a)
 LIBINSTANCE := $(O)/libdmm-instance.a
 LIBDMMD := $(O)/libdmm-dmmd.a
+LIBRARIES := $(LIBDMM) $(LIBNET) $(LIBINSTANCE) $(LIBDMMD)
 
 main-of = $(filter %/main.o,$(1))
 PROGRAMS += $(if $(call main-of,$(dmmd-objs)),$(O)/dmmd) \
@@ -76,9 +77,8 @@ stack-objs = $(call objs,userspace/stacks/$(1).c userspace/stacks/$(1)/*.c)
 STACKS += $(stack-names:%=$(O)/stacks/%.so)
 
 define stack-rule
-$(call stack-objs,$(1)): DMM_CFLAGS += \
-	$$(patsubst -I%,-isystem %,$$(call pkg,--cflags,$$(STACK_PKGS_$(1))))
-$(O)/stacks/$(1).so: LIBS += $$(call pkg,--libs,$$(STACK_PKGS_$(1)))
+$(call stack-objs,$(1)): DMM_CFLAGS += $$(call pkg-isystem,$$(STACK_PKGS_$(1)))
+$(O)/stacks/$(1).so: LIBS += $$(call pkg-libs,$$(STACK_PKGS_$(1)))
 $(O)/stacks/$(1).so: DMM_LDFLAGS += -shared -Wl,-z,defs -Wl,--exclude-libs,libdmm.a:libdmmnet.a
 $(O)/stacks/$(1).so: $(call stack-objs,$(1)) $(LIBNET) $(LIBDMM)
 	$$(link)

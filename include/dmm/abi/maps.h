@@ -101,6 +101,8 @@ struct dmm_sock {
 	__u8 relay[16];
 	__be16 relay_port;
 	__u16 registered; /* CONNECT_CB entered the flow: the lo filter may hold its SYN */
+	__u32 claim;	  /* stamp of the wire port while no SYN has left, else 0 */
+	__u32 slot;	  /* generation slot that decided: rule names for CONNECT_CB */
 	__u64 cgroup;
 	__u32 pid; /* of the process that called connect() */
 	__u32 uid;

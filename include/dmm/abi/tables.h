@@ -21,6 +21,7 @@
 
 #define DMM_BLOCK	   1024
 #define DMM_REF_LEAF	   0x80000000u
+#define DMM_REF_NONE	   0xffffffffu /* a root of a class this generation does not know */
 #define DMM_ROOTS_BLOCK	   256	/* refs in a block */
 #define DMM_RUNS_BLOCK	   128
 #define DMM_RULES_BLOCK	   8
@@ -81,7 +82,7 @@ struct dmm_rules_block {
 struct dmm_gen_meta {
 	__u32 generation; /* 1, 2, ...; 0 means no policy */
 	__u32 n_rules;	  /* without the default, which is rule[n_rules] */
-	__u32 n_classes;  /* valid class ids are below it; a class at or above it counts as 0 */
+	__u32 n_classes;  /* valid class ids are below it; those not in use have DMM_REF_NONE roots */
 	__u32 n_nodes;
 	__u32 n_runs;
 	__u32 n_roots;

@@ -65,7 +65,6 @@ enum dmm_inst_state {
 	X(TCP_MD5, "tcp-md5", "TCP_MD5SIG sockets stay in the kernel")                            \
 	X(SCOPED, "scoped-link-local", "link-local destinations stay in the kernel")              \
 	X(MULTICAST, "multicast", "multicast and broadcast stay in the kernel")                   \
-	X(FASTOPEN, "fast-open", "TCP fast open data stays in the kernel")                        \
 	X(INST_NOT_READY, "instance-not-ready", "the stack has no ready instance")                \
 	X(INST_NO_RELAY, "instance-no-relay", "the instance's relay listener is gone or foreign") \
 	X(INST_STALE, "instance-stale", "the instance's heartbeat is stale")                      \
@@ -89,8 +88,7 @@ enum dmm_inst_state {
 	X(XDP_INST_DEAD, "instance-dead", "the port's instance has been declared dead")           \
 	X(XDP_INST_STALE, "instance-stale-syn", "new flow for an instance with a stale heartbeat") \
 	X(XDP_REDIRECT, "redirect", "sent to the instance's AF_XDP socket")                       \
-	X(XDP_FIRST_FRAG, "first-fragment", "first fragment of an instance's port: to the instance") \
-	X(BIND_PORT_FREE, "bind-ok", "bind() seen by the guard and allowed")
+	X(XDP_FIRST_FRAG, "first-fragment", "first fragment of an instance's port: to the instance")
 
 enum dmm_reason {
 #define DMM_X(name, word, text) DMM_REASON_##name,

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The few kernel fields that no helper gives, read with CO-RE: only the members used are named;
+ * libbpf finds their offsets in the running kernel's BTF. A flavour suffix (___old) names the layout
+ * of older kernels. */
+#pragma once
+
+#include <bpf/bpf_core_read.h>
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct task_struct {
+	int tgid;
+	struct task_struct *group_leader;
+	char comm[16];
+};
+
+struct inet_sock {
+	unsigned long inet_flags; /* since 6.6 */
+};
+
+struct inet_sock___old {
+	__u8 transparent : 1; /* until 6.5 */
+};
+
+struct inet_connection_sock {
+	struct inet_sock icsk_inet;
+};
+
+struct tcp_sock {
+	struct inet_connection_sock inet_conn;
+	void *md5sig_info;
+};
+
+#pragma clang attribute pop
+
+/* A bit number in inet_flags; the kernel's enum has no name that CO-RE could look up. */
+#define INET_FLAGS_TRANSPARENT 15
+
+/* IP_TRANSPARENT or IPV6_TRANSPARENT was set on it. */
+static __always_inline bool sock_is_transparent(struct tcp_sock *tcp)
+{
+	struct inet_sock *inet = &tcp->inet_conn.icsk_inet;
+
+	if (bpf_core_field_exists(inet->inet_flags))
+		return BPF_CORE_READ(inet, inet_flags) & (1UL << INET_FLAGS_TRANSPARENT);
+	return BPF_CORE_READ_BITFIELD_PROBED((struct inet_sock___old *)inet, transparent);
+}
+
+/* TCP_MD5SIG keys were set on it. */
+static __always_inline bool sock_has_md5(struct tcp_sock *tcp)
+{
+	return bpf_core_field_exists(tcp->md5sig_info) && BPF_CORE_READ(tcp, md5sig_info);
+}

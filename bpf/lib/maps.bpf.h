@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* All maps: shared by every object through pins of the same name (values in dmm/abi/maps.h). */
+#pragma once
+
+#include <linux/bpf.h>
+#include <stdbool.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include <dmm/abi/maps.h>
+#include <dmm/abi/tables.h>
+
+#define DMM_MAX_FLOWS 65536
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct dmm_config);
+} dmm_config SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} dmm_live SEC(".maps");
+
+/* The template of all tables; the real ones are made by dmmd, each with its own BTF type. */
+struct dmm_table_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_INNER_MAP);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, DMM_BLOCK);
+};
+
+/* [slot * DMM_NUM_TABLES + table] */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, DMM_GEN_SLOTS * DMM_NUM_TABLES);
+	__type(key, __u32);
+	__array(values, struct dmm_table_map);
+} dmm_tables SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, DMM_MAX_INSTANCES);
+	__type(key, __u32);
+	__type(value, struct dmm_instance);
+} dmm_instances SEC(".maps");
+
+struct dmm_shared_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct dmm_inst_shared));
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, DMM_MAX_INSTANCES);
+	__type(key, __u32);
+	__array(values, struct dmm_shared_map);
+} dmm_shared SEC(".maps");
+
+struct dmm_ring_map {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 256 * 1024);
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, DMM_MAX_INSTANCES);
+	__type(key, __u32);
+	__array(values, struct dmm_ring_map);
+} dmm_rings SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, DMM_MAX_INSTANCES * DMM_MAX_QUEUES);
+	__type(key, __u32);
+	__type(value, __u32);
+} dmm_xsks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, DMM_NUM_PROTOS * 65536);
+	__type(key, __u32);
+	__type(value, struct dmm_port);
+} dmm_ports SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct dmm_addr);
+	__type(value, struct dmm_local);
+} dmm_local SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct dmm_route_key);
+	__type(value, struct dmm_route);
+} dmm_routes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, __u64);
+	__type(value, __u32);
+} dmm_cgroups SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct dmm_sock);
+} dmm_sock SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct dmm_relay_mark);
+} dmm_relay_mark SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, DMM_MAX_FLOWS);
+	__type(key, __u64);
+	__type(value, struct dmm_flow);
+} dmm_flows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, DMM_MAX_FLOWS);
+	__type(key, struct dmm_tuple);
+	__type(value, struct dmm_peer);
+} dmm_tuples SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, DMM_MAX_INSTANCES);
+	__type(key, __u32);
+	__type(value, struct dmm_inst_stats);
+} dmm_inst_stats SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, DMM_NUM_REASONS);
+	__type(key, __u32);
+	__type(value, __u64);
+} dmm_counters SEC(".maps");
+
+static __always_inline void count(enum dmm_reason reason)
+{
+	__u32 key = reason;
+	__u64 *n = bpf_map_lookup_elem(&dmm_counters, &key);
+
+	if (n)
+		*n += 1;
+}
+
+static __always_inline const struct dmm_config *config(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&dmm_config, &zero);
+}
+
+static __always_inline struct dmm_instance *instance(__u32 id)
+{
+	return bpf_map_lookup_elem(&dmm_instances, &id);
+}
+
+static __always_inline struct dmm_inst_shared *shared(__u32 id)
+{
+	void *inner = bpf_map_lookup_elem(&dmm_shared, &id);
+	__u32 zero = 0;
+
+	return inner ? bpf_map_lookup_elem(inner, &zero) : NULL;
+}
+
+static __always_inline __u64 beat_of(__u32 id)
+{
+	struct dmm_inst_shared *page = shared(id);
+
+	return page ? *(volatile __u64 *)&page->beat_ns : 0;
+}

@@ -1,0 +1,355 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The relay leg of steered sockets, and the list of flows.
+ *
+ *   sockops  CONNECT_CB enters the flow (all addresses are known, no SYN has left yet); later
+ *            callbacks follow its state; closing while the SYN is held is told to the instance
+ *   tc lo    holds the relay SYN: copies it to the instance's ring and takes it off the wire, so
+ *            that connect() ends as the wire does. The instance injects it (marked) when the wire
+ *            connection stands, or injects a refusal */
+#include "lib/tables.bpf.h"
+
+#include "lib/relay.bpf.h"
+#include "lib/sockaddr.bpf.h"
+
+#define TCP_ESTABLISHED 1
+#define TCP_SYN_SENT	2
+#define TCP_CLOSE	7
+#define TC_ACT_OK	0
+#define TC_ACT_SHOT	2
+#define TC_ACT_STOLEN	4
+#define ETH_HLEN	14
+#define ETH_P_IP	0x0800
+#define ETH_P_IPV6	0x86dd
+#define IPPROTO_TCP	6
+
+/* --- flows --- */
+
+static __always_inline void app_addr(struct bpf_sock_ops *ops, __u8 *addr)
+{
+	__u32 *w = (__u32 *)addr, v4 = CTX_READ(ops->local_ip4);
+	bool v6 = CTX_READ(ops->family) == AF_INET6;
+
+	w[0] = CTX_READ(ops->local_ip6[0]);
+	w[1] = CTX_READ(ops->local_ip6[1]);
+	w[2] = CTX_READ(ops->local_ip6[2]);
+	w[3] = CTX_READ(ops->local_ip6[3]);
+	if (!v6)
+		addr_from_v4(addr, v4);
+}
+
+static __always_inline void tuple_of(const struct dmm_sock *st, const __u8 *app, __be16 app_port,
+				     struct dmm_tuple *key)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	__builtin_memcpy(key->app, app, 16);
+	__builtin_memcpy(key->relay, st->relay, 16);
+	key->app_port = app_port;
+	key->relay_port = st->relay_port;
+}
+
+static __always_inline void enter_tuple(const struct dmm_sock *st, const __u8 *app, __be16 app_port)
+{
+	struct dmm_tuple key;
+	struct dmm_peer peer;
+
+	tuple_of(st, app, app_port, &key);
+	__builtin_memset(&peer, 0, sizeof(peer));
+	__builtin_memcpy(peer.local, st->local, 16);
+	__builtin_memcpy(peer.remote, st->remote, 16);
+	peer.local_port = st->local_port;
+	peer.remote_port = st->remote_port;
+	bpf_map_update_elem(&dmm_tuples, &key, &peer, BPF_ANY);
+}
+
+/* The value is too large for the stack: one per CPU. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct dmm_flow);
+} dmm_scratch SEC(".maps");
+
+static __always_inline void enter_flow(struct bpf_sock_ops *ops, const struct dmm_sock *st,
+				       const __u8 *app, __be16 app_port)
+{
+	__u64 cookie = bpf_get_socket_cookie(ops);
+	struct dmm_rule *rule = NULL;
+	struct dmm_flow *flow;
+	__u32 zero = 0;
+
+	flow = bpf_map_lookup_elem(&dmm_scratch, &zero);
+	if (!flow)
+		return;
+	__builtin_memset(flow, 0, sizeof(*flow));
+	flow->state = DMM_FLOW_CONNECTING;
+	flow->verdict = st->verdict;
+	flow->reason = st->reason;
+	flow->family = dmm_addr_family(st->remote);
+	flow->proto = DMM_PROTO_TCP;
+	flow->generation = st->generation;
+	flow->instance = st->instance;
+	flow->pid = st->pid;
+	flow->uid = st->uid;
+	__builtin_memcpy(flow->remote, st->remote, 16);
+	flow->remote_port = st->remote_port;
+	if (st->verdict == DMM_VERDICT_USERSPACE) {
+		__builtin_memcpy(flow->local, st->local, 16);
+		flow->local_port = st->local_port;
+		flow->app_port = app_port;
+		flow->relay_port = st->relay_port;
+	} else {
+		__builtin_memcpy(flow->local, app, 16);
+		flow->local_port = app_port;
+	}
+	flow->cgroup = st->cgroup;
+	flow->opened_ns = bpf_ktime_get_ns();
+	__builtin_memcpy(flow->comm, st->comm, sizeof(flow->comm));
+	if (st->rule != DMM_NO_RULE)
+		rule = live_rule(st->slot, st->rule);
+	if (rule)
+		__builtin_memcpy(flow->rule, rule->name, sizeof(flow->rule));
+	if (bpf_map_update_elem(&dmm_flows, &cookie, flow, BPF_ANY))
+		count(DMM_REASON_FLOW_TABLE_FULL);
+}
+
+static __always_inline void on_connect(struct bpf_sock_ops *ops, struct dmm_sock *st)
+{
+	__be16 app_port = bpf_htons((__u16)CTX_READ(ops->local_port));
+	__u8 app[16];
+
+	if (st->verdict == DMM_VERDICT_NONE)
+		return;
+	app_addr(ops, app);
+	if (st->verdict == DMM_VERDICT_USERSPACE) {
+		st->registered = 1;
+		enter_tuple(st, app, app_port);
+	}
+	enter_flow(ops, st, app, app_port);
+	bpf_sock_ops_cb_flags_set(ops, BPF_SOCK_OPS_STATE_CB_FLAG);
+}
+
+/* The application gave up while its SYN was held: the instance must drop the wire side. */
+static __always_inline void tell_closed(const struct dmm_sock *st, const __u8 *app, __be16 app_port,
+					__u64 cookie)
+{
+	__u32 id = st->instance;
+	struct dmm_event *ev;
+	void *ring;
+
+	ring = bpf_map_lookup_elem(&dmm_rings, &id);
+	if (!ring)
+		return;
+	ev = bpf_ringbuf_reserve(ring, sizeof(*ev), 0);
+	if (!ev) {
+		count(DMM_REASON_SYN_RING_FULL);
+		return;
+	}
+	__builtin_memset(ev, 0, sizeof(*ev));
+	ev->kind = DMM_EVENT_CLOSED;
+	ev->family = dmm_addr_family(st->remote);
+	ev->cookie = cookie;
+	__builtin_memcpy(ev->app, app, 16);
+	__builtin_memcpy(ev->relay, st->relay, 16);
+	ev->app_port = app_port;
+	ev->relay_port = st->relay_port;
+	__builtin_memcpy(ev->local, st->local, 16);
+	__builtin_memcpy(ev->remote, st->remote, 16);
+	ev->local_port = st->local_port;
+	ev->remote_port = st->remote_port;
+	bpf_ringbuf_submit(ev, 0);
+}
+
+static __always_inline enum dmm_flow_state end_state(__u32 old)
+{
+	if (old == TCP_SYN_SENT)
+		return DMM_FLOW_FAILED;
+	return old == TCP_ESTABLISHED || old == 8 /* CLOSE_WAIT */ ? DMM_FLOW_RESET :
+								     DMM_FLOW_CLOSED;
+}
+
+static __always_inline void on_close(struct bpf_sock_ops *ops, struct dmm_sock *st, __u32 old)
+{
+	__be16 app_port = bpf_htons((__u16)CTX_READ(ops->local_port));
+	__u64 cookie = bpf_get_socket_cookie(ops);
+	struct dmm_tuple key;
+	struct dmm_flow *flow;
+	__u8 app[16];
+
+	flow = bpf_map_lookup_elem(&dmm_flows, &cookie);
+	if (flow) {
+		flow->state = end_state(old);
+		flow->bytes_sent = CTX_READ(ops->bytes_acked);
+		flow->bytes_received = CTX_READ(ops->bytes_received);
+		flow->closed_ns = bpf_ktime_get_ns();
+	}
+	if (st->verdict != DMM_VERDICT_USERSPACE || !st->registered)
+		return;
+	app_addr(ops, app);
+	/* The kernel has cleared the port of a socket that is being disconnected. */
+	if (!app_port && flow)
+		app_port = flow->app_port;
+	tuple_of(st, app, app_port, &key);
+	bpf_map_delete_elem(&dmm_tuples, &key);
+	if (old == TCP_SYN_SENT)
+		tell_closed(st, app, app_port, cookie);
+	st->registered = 0;
+}
+
+static __always_inline void set_state(struct bpf_sock_ops *ops, enum dmm_flow_state state)
+{
+	__u64 cookie = bpf_get_socket_cookie(ops);
+	struct dmm_flow *flow = bpf_map_lookup_elem(&dmm_flows, &cookie);
+
+	if (flow)
+		flow->state = state;
+}
+
+SEC("sockops")
+int dmm_sockops(struct bpf_sock_ops *ops)
+{
+	__u32 op = CTX_READ(ops->op), old = CTX_READ(ops->args[0]), new = CTX_READ(ops->args[1]);
+	struct bpf_sock *sk = ops->sk;
+	struct dmm_sock *st;
+
+	if (op != BPF_SOCK_OPS_TCP_CONNECT_CB && op != BPF_SOCK_OPS_STATE_CB)
+		return 1;
+	if (!sk)
+		return 1;
+	st = bpf_sk_storage_get(&dmm_sock, sk, NULL, 0);
+	if (!st)
+		return 1;
+	if (op == BPF_SOCK_OPS_TCP_CONNECT_CB)
+		on_connect(ops, st);
+	else if (new == TCP_CLOSE)
+		on_close(ops, st, old);
+	else if (new == TCP_ESTABLISHED)
+		set_state(ops, DMM_FLOW_ESTABLISHED);
+	else if (old == TCP_ESTABLISHED)
+		set_state(ops, DMM_FLOW_CLOSING);
+	return 1;
+}
+
+/* --- the SYN hold --- */
+
+struct syn {
+	enum dmm_family family;
+	__be16 source, dest;
+};
+
+/* A bare TCP SYN (no ACK, no RST)? Everything else passes at this price. */
+static __always_inline bool is_syn(struct __sk_buff *skb, struct syn *syn)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u8 *ip = data + ETH_HLEN, *tcp;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		if (data + ETH_HLEN + 40 > end || ip[9] != IPPROTO_TCP)
+			return false;
+		/* Options shift the header; a steered socket may have set some. */
+		tcp = ip + (ip[0] & 0xf) * 4;
+		syn->family = DMM_FAMILY_V4;
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		if (data + ETH_HLEN + 60 > end || ip[6] != IPPROTO_TCP)
+			return false;
+		tcp = ip + 40;
+		syn->family = DMM_FAMILY_V6;
+	} else {
+		return false;
+	}
+	if ((void *)tcp + 20 > end)
+		return false;
+	syn->source = *(__be16 *)tcp;
+	syn->dest = *(__be16 *)(tcp + 2);
+	return (tcp[13] & 0x16) == 0x02;
+}
+
+static __always_inline void addrs_of(struct __sk_buff *skb, enum dmm_family family, __u8 *source,
+				     __u8 *dest)
+{
+	__u32 v4[2] = {};
+
+	if (family == DMM_FAMILY_V6) {
+		bpf_skb_load_bytes(skb, ETH_HLEN + 8, source, 16);
+		bpf_skb_load_bytes(skb, ETH_HLEN + 24, dest, 16);
+		return;
+	}
+	bpf_skb_load_bytes(skb, ETH_HLEN + 12, v4, 8);
+	addr_from_v4(source, v4[0]);
+	addr_from_v4(dest, v4[1]);
+}
+
+static __always_inline int hold(struct __sk_buff *skb, const struct dmm_sock *st,
+				const struct syn *syn)
+{
+	__u32 id = st->instance, len = skb->len - ETH_HLEN;
+	struct dmm_event *ev;
+	void *ring;
+
+	ring = bpf_map_lookup_elem(&dmm_rings, &id);
+	if (!ring)
+		return TC_ACT_SHOT;
+	ev = bpf_ringbuf_reserve(ring, sizeof(*ev), 0);
+	if (!ev) {
+		count(DMM_REASON_SYN_RING_FULL); /* TCP sends it again */
+		return TC_ACT_STOLEN;
+	}
+	__builtin_memset(ev, 0, sizeof(*ev));
+	ev->kind = DMM_EVENT_SYN;
+	ev->family = syn->family;
+	ev->cookie = bpf_get_socket_cookie(skb);
+	addrs_of(skb, syn->family, ev->app, ev->relay);
+	ev->app_port = syn->source;
+	ev->relay_port = syn->dest;
+	__builtin_memcpy(ev->local, st->local, 16);
+	__builtin_memcpy(ev->remote, st->remote, 16);
+	ev->local_port = st->local_port;
+	ev->remote_port = st->remote_port;
+	if (len > DMM_HELD_SYN_MAX)
+		len = DMM_HELD_SYN_MAX; /* only data is cut: it would not be injected anyway */
+	if (len < 40 || bpf_skb_load_bytes(skb, ETH_HLEN, ev->packet, len)) {
+		bpf_ringbuf_discard(ev, 0);
+		return TC_ACT_SHOT;
+	}
+	ev->packet_len = len;
+	bpf_ringbuf_submit(ev, 0);
+	count(DMM_REASON_SYN_HELD);
+	return TC_ACT_STOLEN;
+}
+
+SEC("tc")
+int dmm_lo(struct __sk_buff *skb)
+{
+	const struct dmm_config *conf;
+	struct dmm_sock *st;
+	struct bpf_sock *sk;
+	struct syn syn;
+
+	if (!is_syn(skb, &syn))
+		return TC_ACT_OK;
+	sk = skb->sk;
+	if (!sk)
+		return TC_ACT_OK;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk)
+		return TC_ACT_OK;
+	st = bpf_sk_storage_get(&dmm_sock, sk, NULL, 0);
+	if (!st || st->verdict != DMM_VERDICT_USERSPACE || !st->registered ||
+	    syn.dest != st->relay_port)
+		return TC_ACT_OK;
+	conf = config();
+	if (!conf || skb->mark == conf->inject_mark)
+		return TC_ACT_OK;
+	st->claim = 0; /* the instance owns the port from here on */
+
+	switch (relay_lookup(skb, syn.family, syn.dest, st->instance, st->incarnation)) {
+	case RELAY_LIVE:
+		return hold(skb, st, &syn);
+	case RELAY_GONE:
+		return TC_ACT_OK; /* the instance died: the kernel refuses at once */
+	default:
+		count(DMM_REASON_INST_NO_RELAY); /* whoever sits there now must not get it */
+		return TC_ACT_SHOT;
+	}
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

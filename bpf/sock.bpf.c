@@ -1,0 +1,447 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The socket door: cgroup hooks that decide once per connect() and keep addresses truthful.
+ *
+ *   sock_create   the socket's class, from the cgroups of its creator
+ *   connect4/6    verdict; for a stack: true addresses remembered, destination := relay listener
+ *   getpeername,  what the application meant, not the relay
+ *   getsockname
+ *   bind4/6       (at the cgroup root) guard the ports that instances own
+ *
+ * A socket's state lives in sk_storage (struct dmm_sock), so it dies with the socket. */
+#include "lib/tables.bpf.h"
+
+#include "lib/kernel.bpf.h"
+#include "lib/relay.bpf.h"
+#include "lib/sockaddr.bpf.h"
+
+/* The values of maps that dmmd makes at run time: named here so that this object's BTF has them. */
+struct dmm_map_values {
+	struct dmm_roots_block roots;
+	struct dmm_node nodes;
+	struct dmm_runs_block runs;
+	struct dmm_rules_block rules;
+	struct dmm_gen_meta meta;
+	struct dmm_inst_shared shared;
+	struct dmm_event event;
+};
+const struct dmm_map_values *dmm_map_values;
+
+#define SOCK_STREAM	1
+#define EADDRINUSE	98
+#define MAX_LEVELS	32
+#define PORT_TRIES	32
+#define ALLOW		1
+#define DENY		0
+
+/* --- class --- */
+
+/* The class of the current task under the generation in @slot: that of the deepest of its cgroups
+ * that the generation knows. */
+static __always_inline __u32 current_class(const struct decide_env *env,
+					   const struct dmm_gen_meta *meta, __u32 max_level)
+{
+	for (int i = 0; i < MAX_LEVELS; i++) {
+		__u32 *class_id;
+		__u64 id;
+
+		if (i > max_level)
+			break;
+		id = bpf_get_current_ancestor_cgroup_id(max_level - i);
+		if (!id)
+			continue;
+		class_id = bpf_map_lookup_elem(&dmm_cgroups, &id);
+		if (class_id && dmm_class_known(env, meta, *class_id))
+			return *class_id;
+	}
+	return 0;
+}
+
+static __always_inline void classify(struct dmm_sock *st, const struct decide_env *env,
+				     const struct dmm_gen_meta *meta, const struct dmm_config *conf)
+{
+	st->class_id = current_class(env, meta, conf->max_level);
+	st->class_generation = meta->generation;
+	st->cgroup = bpf_get_current_cgroup_id();
+}
+
+SEC("cgroup/sock_create")
+int dmm_sock_create(struct bpf_sock *ctx)
+{
+	struct decide_env env = { .slot = live_slot() };
+	const struct dmm_gen_meta *meta;
+	const struct dmm_config *conf;
+	struct dmm_sock *st;
+
+	if (ctx->type != SOCK_STREAM || (ctx->family != AF_INET && ctx->family != AF_INET6))
+		return ALLOW;
+	conf = config();
+	meta = live_meta(env.slot);
+	if (!conf || !meta)
+		return ALLOW;
+	st = bpf_sk_storage_get(&dmm_sock, ctx, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (st)
+		classify(st, &env, meta, conf);
+	return ALLOW;
+}
+
+/* --- connect --- */
+
+/* What a relay cannot carry: a reason, or NONE. @local becomes the wire source address. */
+static __always_inline enum dmm_reason carries(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
+					       const struct dmm_config *conf, bool v6,
+					       const struct dmm_instance *inst, __u8 *local)
+{
+	struct dmm_local *own;
+	struct tcp_sock *tcp;
+	__u8 bound[16];
+	__u32 *w = (__u32 *)bound;
+
+	if (bpf_get_netns_cookie(ctx) != conf->netns_cookie)
+		return DMM_REASON_OTHER_NETNS;
+	if (sk->bound_dev_if)
+		return DMM_REASON_BOUND_DEVICE;
+	tcp = bpf_skc_to_tcp_sock(sk);
+	if (tcp && sock_is_transparent(tcp))
+		return DMM_REASON_TRANSPARENT;
+	if (tcp && sock_has_md5(tcp))
+		return DMM_REASON_TCP_MD5;
+	if (sk->src_port)
+		return DMM_REASON_BOUND_PORT;
+
+	if (v6) {
+		w[0] = sk->src_ip6[0];
+		w[1] = sk->src_ip6[1];
+		w[2] = sk->src_ip6[2];
+		w[3] = sk->src_ip6[3];
+		/* A v6 socket bound to nothing or to ::ffff:0.0.0.0 */
+		if (!w[0] && !w[1] && !w[3])
+			return DMM_REASON_NONE;
+	} else {
+		addr_from_v4(bound, sk->src_ip4);
+		if (!w[3])
+			return DMM_REASON_NONE;
+	}
+	own = bpf_map_lookup_elem(&dmm_local, bound);
+	if (!own || own->ifindex != inst->ifindex || !(own->flags & DMM_LOCAL_UNICAST))
+		return DMM_REASON_BOUND_ADDRESS;
+	if (dmm_addr_family(bound) != dmm_addr_family(local))
+		return DMM_REASON_BOUND_ADDRESS;
+	__builtin_memcpy(local, bound, 16);
+	return DMM_REASON_NONE;
+}
+
+/* Gives back the port of an earlier connect() on this socket that never became a SYN. */
+static __always_inline void release_claim(struct dmm_sock *st)
+{
+	struct dmm_instance *inst = instance(st->instance);
+	struct dmm_inst_shared *page = shared(st->instance);
+	__u32 i;
+
+	if (!st->claim || !inst || !page || inst->incarnation != st->incarnation)
+		return;
+	i = bpf_ntohs(st->local_port) - inst->port_first;
+	if (i < DMM_MAX_PORTS)
+		__sync_val_compare_and_swap(&page->port[i], st->claim, DMM_PORT_FREE);
+	st->claim = 0;
+}
+
+/* Claims a free wire port of the instance; 0 when there is none. The rotor moves by a random step
+ * (RFC 6056, algorithm 5): hard to guess, and long before a port comes again. */
+static __always_inline __u16 claim_port(const struct dmm_instance *inst, __u32 id, __u32 *ret_claim)
+{
+	__u32 n = inst->port_last - inst->port_first + 1;
+	struct dmm_inst_shared *page = shared(id);
+	__u32 stamp = (__u32)(bpf_ktime_get_coarse_ns() >> 20) | 2;
+
+	if (!page)
+		return 0;
+	for (int try = 0; try < PORT_TRIES; try++) {
+		__u32 step = (bpf_get_prandom_u32() & 7) + 1;
+		__u32 i = (__sync_fetch_and_add(&page->next_port, step) + step) % n;
+
+		if (i >= DMM_MAX_PORTS)
+			return 0;
+		if (page->port[i] == DMM_PORT_FREE &&
+		    __sync_val_compare_and_swap(&page->port[i], DMM_PORT_FREE, stamp) ==
+			    DMM_PORT_FREE) {
+			*ret_claim = stamp;
+			return inst->port_first + i;
+		}
+	}
+	return 0;
+}
+
+static __always_inline void relay_addr(__u8 *addr, enum dmm_family family)
+{
+	__u32 *w = (__u32 *)addr;
+
+	if (family == DMM_FAMILY_V4) {
+		addr_from_v4(addr, bpf_htonl(0x7f000001));
+	} else {
+		w[0] = w[1] = w[2] = 0;
+		w[3] = bpf_htonl(1);
+	}
+}
+
+/* Leads the socket to the instance that @c names, or finds a reason against it. */
+static __always_inline void steer(struct bpf_sock_addr *ctx, struct bpf_sock *sk, bool v6,
+				  const struct dmm_config *conf, struct dmm_sock *st,
+				  struct dmm_choice *c)
+{
+	enum dmm_family family = dmm_addr_family(st->remote);
+	struct dmm_instance *inst = instance(c->instance);
+	enum dmm_reason reason;
+	__u16 port;
+
+	if (!inst) {
+		dmm_unavailable(c, DMM_REASON_INST_NOT_READY);
+		return;
+	}
+	reason = carries(ctx, sk, conf, v6, inst, c->source);
+	if (reason != DMM_REASON_NONE) {
+		dmm_to_kernel(c, reason);
+		return;
+	}
+	if (relay_lookup(ctx, family, inst->relay_port[family & 1], c->instance,
+			 inst->incarnation) != RELAY_LIVE) {
+		dmm_unavailable(c, DMM_REASON_INST_NO_RELAY);
+		return;
+	}
+	port = claim_port(inst, c->instance, &st->claim);
+	if (!port) {
+		dmm_unavailable(c, DMM_REASON_NO_PORT);
+		return;
+	}
+	st->incarnation = inst->incarnation;
+	st->local_port = bpf_htons(port);
+	st->relay_port = inst->relay_port[family & 1];
+	__builtin_memcpy(st->local, c->source, 16);
+	relay_addr(st->relay, family);
+	ctx_set_addr(ctx, v6, st->relay, st->relay_port);
+}
+
+static __always_inline void remember_caller(struct dmm_sock *st)
+{
+	struct task_struct *task = (void *)bpf_get_current_task_btf();
+
+	st->pid = task->tgid;
+	st->uid = (__u32)bpf_get_current_uid_gid();
+	BPF_CORE_READ_INTO(&st->comm, task, group_leader, comm);
+}
+
+static __always_inline void count_instance(__u32 id, enum dmm_verdict verdict)
+{
+	struct dmm_inst_stats *stats = bpf_map_lookup_elem(&dmm_inst_stats, &id);
+
+	if (!stats)
+		return;
+	if (verdict == DMM_VERDICT_USERSPACE)
+		stats->connects++;
+	else
+		stats->rejects++;
+}
+
+static __always_inline void settle(struct dmm_sock *st, const struct dmm_choice *c, dmm_slot slot,
+				   __u32 generation)
+{
+	struct dmm_rule *rule;
+
+	st->verdict = c->verdict;
+	st->reason = c->reason;
+	st->rule = c->rule;
+	st->instance = c->instance;
+	st->generation = generation;
+	st->slot = slot;
+	count(c->reason);
+	if (c->rule == DMM_NO_RULE)
+		return;
+	rule = live_rule(slot, c->rule);
+	if (rule) {
+		__sync_fetch_and_add(&rule->hits, 1);
+		rule->last_hit_ns = bpf_ktime_get_coarse_ns();
+	}
+	if (c->action == DMM_ACTION_STACK)
+		count_instance(c->instance, c->verdict);
+}
+
+static __always_inline int connect(struct bpf_sock_addr *ctx, bool v6)
+{
+	struct decide_env env = { .slot = live_slot() };
+	struct bpf_sock *sk = ctx->sk;
+	const struct dmm_gen_meta *meta;
+	const struct dmm_config *conf;
+	struct dmm_choice choice;
+	struct dmm_sock *st;
+	__u8 remote[16];
+	__be16 port;
+
+	if (CTX_READ(ctx->type) != SOCK_STREAM || !sk)
+		return ALLOW;
+	ctx_get_addr(ctx, v6, remote);
+	port = CTX_READ(ctx->user_port);
+
+	conf = config();
+	meta = live_meta(env.slot);
+	if (!conf || !meta) {
+		count(DMM_REASON_NO_POLICY);
+		return ALLOW;
+	}
+	env.stale_ns = conf->stale_ms * 1000000ULL;
+
+	st = bpf_sk_storage_get(&dmm_sock, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!st) {
+		count(DMM_REASON_NO_MEMORY);
+		return ALLOW;
+	}
+	/* The outer of two nested hooks meets what the inner one wrote. */
+	if (st->verdict == DMM_VERDICT_USERSPACE && st->claim && port == st->relay_port &&
+	    addr_equal(remote, st->relay)) {
+		count(DMM_REASON_REWRITTEN);
+		return ALLOW;
+	}
+	release_claim(st);
+	st->registered = 0;
+	if (st->class_generation != meta->generation)
+		classify(st, &env, meta, conf);
+	remember_caller(st);
+	__builtin_memcpy(st->remote, remote, 16);
+	st->remote_port = port;
+
+	dmm_decide(&env, st->class_id, DMM_DIR_CONNECT, DMM_PROTO_TCP, remote, bpf_ntohs(port),
+		   &choice);
+	if (choice.verdict == DMM_VERDICT_USERSPACE)
+		steer(ctx, sk, v6, conf, st, &choice);
+	settle(st, &choice, env.slot, meta->generation);
+	if (choice.verdict != DMM_VERDICT_REJECT)
+		return ALLOW;
+	return DENY; /* EPERM: the policy said no, not the network */
+}
+
+SEC("cgroup/connect4")
+int dmm_connect4(struct bpf_sock_addr *ctx)
+{
+	return connect(ctx, false);
+}
+
+SEC("cgroup/connect6")
+int dmm_connect6(struct bpf_sock_addr *ctx)
+{
+	return connect(ctx, true);
+}
+
+/* --- truth --- */
+
+/* The true addresses of a relay leg whose socket has no state: MPTCP shows the hooks its outer
+ * socket, while connect saw the subflow. */
+static __always_inline struct dmm_peer *find_peer(struct bpf_sock *sk, bool v6)
+{
+	struct dmm_tuple key = {};
+	__u32 *app = (__u32 *)key.app, *relay = (__u32 *)key.relay;
+
+	if (v6) {
+		app[0] = sk->src_ip6[0];
+		app[1] = sk->src_ip6[1];
+		app[2] = sk->src_ip6[2];
+		app[3] = sk->src_ip6[3];
+		relay[0] = sk->dst_ip6[0];
+		relay[1] = sk->dst_ip6[1];
+		relay[2] = sk->dst_ip6[2];
+		relay[3] = sk->dst_ip6[3];
+	} else {
+		addr_from_v4(key.app, sk->src_ip4);
+		addr_from_v4(key.relay, sk->dst_ip4);
+	}
+	key.app_port = bpf_htons(sk->src_port);
+	key.relay_port = sk->dst_port;
+	return bpf_map_lookup_elem(&dmm_tuples, &key);
+}
+
+static __always_inline int get_name(struct bpf_sock_addr *ctx, bool v6, bool peer)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct dmm_peer *found;
+	struct dmm_sock *st;
+
+	if (!sk || !CTX_READ(ctx->user_port))
+		return ALLOW; /* unbound: nothing of ours to show */
+	st = bpf_sk_storage_get(&dmm_sock, sk, NULL, 0);
+	if (st && st->verdict == DMM_VERDICT_USERSPACE && st->registered) {
+		if (sk->dst_port != st->relay_port)
+			return ALLOW; /* disconnected since */
+		if (peer)
+			ctx_set_addr(ctx, v6, st->remote, st->remote_port);
+		else
+			ctx_set_addr(ctx, v6, st->local, st->local_port);
+		return ALLOW;
+	}
+	if (st && st->verdict != DMM_VERDICT_NONE)
+		return ALLOW;
+	found = find_peer(sk, v6);
+	if (!found)
+		return ALLOW;
+	if (peer)
+		ctx_set_addr(ctx, v6, found->remote, found->remote_port);
+	else
+		ctx_set_addr(ctx, v6, found->local, found->local_port);
+	return ALLOW;
+}
+
+SEC("cgroup/getpeername4")
+int dmm_getpeer4(struct bpf_sock_addr *ctx)
+{
+	return get_name(ctx, false, true);
+}
+
+SEC("cgroup/getpeername6")
+int dmm_getpeer6(struct bpf_sock_addr *ctx)
+{
+	return get_name(ctx, true, true);
+}
+
+SEC("cgroup/getsockname4")
+int dmm_getsock4(struct bpf_sock_addr *ctx)
+{
+	return get_name(ctx, false, false);
+}
+
+SEC("cgroup/getsockname6")
+int dmm_getsock6(struct bpf_sock_addr *ctx)
+{
+	return get_name(ctx, true, false);
+}
+
+/* --- port guard --- */
+
+static __always_inline int guard(struct bpf_sock_addr *ctx)
+{
+	__u32 key = bpf_ntohs((__be16)CTX_READ(ctx->user_port));
+	const struct dmm_config *conf = config();
+	struct dmm_port *port;
+
+	if (!key || !conf || bpf_get_netns_cookie(ctx) != conf->netns_cookie)
+		return ALLOW;
+	if (CTX_READ(ctx->type) == SOCK_STREAM)
+		key |= DMM_PROTO_TCP << 16;
+	else
+		key |= DMM_PROTO_UDP << 16;
+	port = bpf_map_lookup_elem(&dmm_ports, &key);
+	if (!port || port->state == DMM_PORT_KERNEL)
+		return ALLOW;
+	count(DMM_REASON_PORT_OWNED);
+	bpf_set_retval(-EADDRINUSE);
+	return DENY;
+}
+
+SEC("cgroup/bind4")
+int dmm_bind4(struct bpf_sock_addr *ctx)
+{
+	return guard(ctx);
+}
+
+SEC("cgroup/bind6")
+int dmm_bind6(struct bpf_sock_addr *ctx)
+{
+	return guard(ctx);
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

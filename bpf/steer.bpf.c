@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The flow door: XDP on each interface that a stack uses. A packet for a port that an instance owns
+ * goes to that instance's AF_XDP socket; everything else is the kernel's, with a counted reason.
+ * The port is looked up first: packets of the kernel pay for little more than that. */
+#include "lib/parse.bpf.h"
+
+static __always_inline int pass(enum dmm_reason reason)
+{
+	count(reason);
+	return XDP_PASS;
+}
+
+static __always_inline void load_addr(__u8 *to, enum dmm_family family, const __u8 *from)
+{
+	__u32 *w = (__u32 *)to;
+
+	if (family == DMM_FAMILY_V6) {
+		__builtin_memcpy(to, from, 16);
+		return;
+	}
+	w[0] = w[1] = 0;
+	w[2] = bpf_htonl(0xffff);
+	w[3] = *(const __u32 *)from;
+}
+
+/* A source that no honest packet from outside has. */
+static __always_inline bool bad_source(const __u8 *addr, enum dmm_family family)
+{
+	const __u32 *w = (const __u32 *)addr;
+
+	if (family == DMM_FAMILY_V4) {
+		if (addr[12] == 0 || addr[12] == 127 || addr[12] >= 224)
+			return true;
+	} else {
+		/* ::, ::1 and everything mapped or compatible; multicast */
+		if ((!w[0] && !w[1] && (!w[2] || w[2] == bpf_htonl(0xffff))) || addr[0] == 0xff)
+			return true;
+	}
+	return bpf_map_lookup_elem(&dmm_local, addr) != NULL;
+}
+
+static __always_inline bool is_ours(const __u8 *addr)
+{
+	const struct dmm_local *local = bpf_map_lookup_elem(&dmm_local, addr);
+
+	return local && (local->flags & DMM_LOCAL_UNICAST);
+}
+
+static __always_inline bool beat_is_stale(__u32 id)
+{
+	const struct dmm_config *conf = config();
+	__u64 beat = beat_of(id), now = bpf_ktime_get_coarse_ns();
+
+	return !beat || !conf || (now > beat && now - beat > conf->stale_ms * 1000000ULL);
+}
+
+static __always_inline int redirect(struct xdp_md *ctx, __u32 id, const struct packet *p)
+{
+	struct dmm_inst_stats *stats = bpf_map_lookup_elem(&dmm_inst_stats, &id);
+	__u32 queue = ctx->rx_queue_index;
+
+	if (stats) {
+		stats->packets++;
+		stats->bytes += ctx->data_end - ctx->data;
+	}
+	count(p->first_fragment ? DMM_REASON_XDP_FIRST_FRAG : DMM_REASON_XDP_REDIRECT);
+	if (queue >= DMM_MAX_QUEUES)
+		return XDP_PASS;
+	/* An empty slot (the instance died a moment ago) passes to the kernel, which resets. */
+	return bpf_redirect_map(&dmm_xsks, id * DMM_MAX_QUEUES + queue, XDP_PASS);
+}
+
+SEC("xdp")
+int dmm_xdp(struct xdp_md *ctx)
+{
+	const struct dmm_instance *inst;
+	const struct dmm_port *port;
+	enum dmm_reason reason;
+	struct packet p = {};
+	__u8 addr[16];
+	__u32 key;
+
+	reason = parse_frame(ctx, &p);
+	if (reason != DMM_REASON_NONE)
+		return pass(reason);
+
+	key = (p.proto << 16) | p.port;
+	port = bpf_map_lookup_elem(&dmm_ports, &key);
+	if (!port || port->state == DMM_PORT_KERNEL)
+		return pass(DMM_REASON_XDP_KERNEL_PORT);
+
+	load_addr(addr, p.family, p.source);
+	if (bad_source(addr, p.family))
+		return pass(DMM_REASON_XDP_BAD_SOURCE);
+	load_addr(addr, p.family, p.dest);
+	if (!is_ours(addr))
+		return pass(DMM_REASON_XDP_NOT_OURS);
+	if (p.quoted) {
+		load_addr(addr, p.family, p.quoted);
+		if (!is_ours(addr))
+			return pass(DMM_REASON_XDP_NOT_OURS);
+	}
+
+	inst = instance(port->instance);
+	if (!inst || (inst->state != DMM_INST_READY && inst->state != DMM_INST_DRAINING))
+		return pass(DMM_REASON_XDP_INST_DEAD);
+	if (inst->ifindex != ctx->ingress_ifindex)
+		return pass(DMM_REASON_XDP_WRONG_IF);
+	if (p.syn && beat_is_stale(port->instance))
+		return pass(DMM_REASON_XDP_INST_STALE);
+	return redirect(ctx, port->instance, &p);
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,412 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A world for net tests: two hosts (network namespaces) joined by veth, dmmd on the client host,
+real programs on both. Everything made here has a unique name and is removed when the test ends,
+also when it fails or is killed.
+
+A test file:
+
+    from dmmtest import World, test, main
+
+    @test
+    def refused_port_is_refused(w):
+        ...
+
+    main(World)         # TAP on stdout; one World for the file
+"""
+
+import atexit
+import contextlib
+import ctypes
+import json
+import os
+import pickle
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+OUT = os.environ.get("O", os.path.join(ROOT, ".output"))
+if not os.path.isabs(OUT):
+    OUT = os.path.join(ROOT, OUT)
+LONG = bool(os.environ.get("LONG"))
+CLONE_NEWNET = 0x40000000
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Skip(Exception):
+    """What the kernel or machine lacks."""
+
+
+def cgroup2_mount():
+    with open("/proc/self/mountinfo") as f:
+        for line in f:
+            left, right = line.split(" - ")
+            if right.split()[0] == "cgroup2":
+                return left.split()[4]
+    raise Skip("no cgroup2 mount")
+
+
+def wait_for(what, predicate, seconds=20, every=0.02):
+    """Waits generously; a hang is a failure that names what never came."""
+    end = time.monotonic() + seconds
+    while True:
+        value = predicate()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"never: {what}")
+        time.sleep(every)
+
+
+def sh(*args, check=True, **kw):
+    r = subprocess.run([str(a) for a in args], text=True, capture_output=True, **kw)
+    if check and r.returncode:
+        raise AssertionError(f"{' '.join(map(str, args))}: exit {r.returncode}\n{r.stdout}{r.stderr}")
+    return r
+
+
+class World:
+    """client (where dmmd runs): 198.18.0.1, fd00:198:18::1 on c0.  server: .2, ::2 on s0."""
+
+    client4, server4 = "198.18.0.1", "198.18.0.2"
+    client6, server6 = "fd00:198:18::1", "fd00:198:18::2"
+    ports = "20000-31999"
+    _count = 0
+
+    def __init__(self):
+        World._count += 1
+        self.id = f"{os.getpid()}-{World._count}"
+        self.dir = tempfile.mkdtemp(prefix=f"dmm-test-{self.id}-")
+        os.chmod(self.dir, 0o755)
+        self.bpffs = f"/sys/fs/bpf/dmm-test-{self.id}"
+        self.cgroup_root = f"{cgroup2_mount()}/dmm-test-{self.id}"
+        self.ns = {h: f"dmm-{self.id}-{h}" for h in ("client", "server")}
+        self.procs = []
+        self.daemon = None
+        self.owner = os.getpid()
+        atexit.register(self.close)
+        self._make_hosts()
+        os.mkdir(self.cgroup_root)
+        for name in ("kernel", "fast"):
+            self.cgroup(name)
+
+    # --- hosts ---
+
+    def _make_hosts(self):
+        c, s = self.ns["client"], self.ns["server"]
+        sh("ip", "netns", "add", c)
+        sh("ip", "netns", "add", s)
+        sh("ip", "link", "add", "c0", "netns", c, "type", "veth", "peer", "name", "s0", "netns", s)
+        for ns, dev, a4, a6 in ((c, "c0", self.client4, self.client6),
+                                (s, "s0", self.server4, self.server6)):
+            sh("ip", "-n", ns, "addr", "add", f"{a4}/24", "dev", dev)
+            sh("ip", "-n", ns, "addr", "add", f"{a6}/64", "dev", dev, "nodad")
+            sh("ip", "-n", ns, "link", "set", "lo", "up")
+            sh("ip", "-n", ns, "link", "set", dev, "up")
+            # Frames between kernels carry partial checksums; an AF_XDP stack needs real ones.
+            self.run("ethtool", "-K", dev, "tx", "off", host=ns)
+
+    def nsenter(self, host):
+        return ["nsenter", f"--net=/run/netns/{self.ns.get(host, host)}", "--"]
+
+    def run(self, *args, host="client", cgroup=None, check=True, **kw):
+        """Runs a program to its end on a host, optionally in a cgroup."""
+        return sh(*self.nsenter(host), *args, check=check,
+                  preexec_fn=(lambda: self.join(cgroup)) if cgroup else None, **kw)
+
+    def spawn(self, *args, host="client", cgroup=None, **kw):
+        """Starts a program; it is killed when the world ends."""
+        kw.setdefault("stdout", subprocess.DEVNULL)
+        kw.setdefault("stderr", subprocess.DEVNULL)
+        kw.setdefault("stdin", subprocess.DEVNULL)
+        p = subprocess.Popen([*self.nsenter(host), *map(str, args)],
+                             preexec_fn=(lambda: self.join(cgroup)) if cgroup else None, **kw)
+        self.procs.append(p)
+        return p
+
+    # --- cgroups ---
+
+    def cgroup(self, name):
+        path = os.path.join(self.cgroup_root, name.lstrip("/"))
+        os.makedirs(path, exist_ok=True)
+        return path
+
+    def join(self, name):
+        with open(os.path.join(self.cgroup(name), "cgroup.procs"), "w") as f:
+            f.write("0")
+
+    # --- python on a host ---
+
+    def enter(self, host, cgroup=None):
+        """Moves this process; for children only."""
+        fd = os.open(f"/run/netns/{self.ns.get(host, host)}", os.O_RDONLY)
+        if libc.setns(fd, CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
+        os.close(fd)
+        if cgroup:
+            self.join(cgroup)
+
+    def start(self, fn, *args, host="client", cgroup=None):
+        """Runs fn(*args) in a child on a host; .result() gives its value or raises its error."""
+        return Child(self, fn, args, host, cgroup)
+
+    def call(self, fn, *args, host="client", cgroup=None, timeout=60):
+        return self.start(fn, *args, host=host, cgroup=cgroup).result(timeout)
+
+    def serve(self, fn, port, host="server"):
+        """Forks a server on a host: fn(connected socket) in a process for each connection; both
+        IP versions. Returns once it listens."""
+        ready, other = socket.socketpair()
+        child = self.start(_server, fn, port, other, host=host)
+        other.close()
+        ready.settimeout(20)
+        assert ready.recv(1) == b"R", "server did not start"
+        return child
+
+    # --- dmm ---
+
+    def dmmd(self, *args, env=None, wait=True):
+        log = open(os.path.join(self.dir, "dmmd.log"), "ab")
+        self.daemon = self.spawn(
+            os.path.join(OUT, "dmmd"), "--run-dir", f"{self.dir}/run", "--state-dir",
+            f"{self.dir}/state", "--bpffs", self.bpffs, "--cgroup-root", self.cgroup_root,
+            *args, stderr=log, stdout=log, env=env)
+        if wait:
+            wait_for("dmmd answers", self._daemon_up)
+        return self.daemon
+
+    def _daemon_up(self):
+        if self.daemon.poll() is not None:
+            raise AssertionError(f"dmmd exited {self.daemon.returncode}:\n{self.log()}")
+        return self.ctl("version", check=False).returncode == 0
+
+    def log(self):
+        with open(os.path.join(self.dir, "dmmd.log"), errors="replace") as f:
+            return f.read()
+
+    def ctl(self, *args, check=True, host="client", **kw):
+        return self.run(os.path.join(OUT, "dmmctl"), "--run-dir", f"{self.dir}/run", "--state-dir",
+                        f"{self.dir}/state", "--bpffs", self.bpffs, *args, host=host, check=check,
+                        **kw)
+
+    def ctl_json(self, *args, **kw):
+        return json.loads(self.ctl("-o", "json", *args, **kw).stdout)
+
+    def policy(self, rules=None, unavailable="kernel", stack="", plugin="lwip"):
+        """The usual policy: /fast through stack `fast`, all else in the kernel."""
+        if rules is None:
+            rules = f"""
+    - name: fast-out
+      match: {{cgroup: /fast, proto: tcp, direction: connect}}
+      action: {{stack: fast, onUnavailable: {unavailable}}}"""
+        return f"""apiVersion: dmm/v1alpha1
+kind: Policy
+metadata: {{name: test}}
+spec:
+  interfaces: [{{name: c0}}]
+  stacks: [{{name: fast, plugin: {plugin}, backend: xsk, interface: c0, localPorts: {self.ports}{stack}}}]
+  rules:{rules}
+  default: {{stack: kernel}}
+"""
+
+    def apply(self, text, check=True):
+        path = os.path.join(self.dir, "policy.yaml")
+        with open(path, "w") as f:
+            f.write(text)
+        return self.ctl("apply", path, check=check)
+
+    def up(self, *args, **kw):
+        """dmmd with the usual policy: what most tests start from."""
+        self.dmmd(*args)
+        self.apply(self.policy(**kw))
+
+    def flows(self):
+        return self.ctl_json("flows", "list")["items"]
+
+    def instance_pid(self, name="fast#0"):
+        for inst in self.ctl_json("stacks", "list")["items"]:
+            if inst["name"] == name:
+                return inst["pid"]
+        raise AssertionError(f"no instance {name}")
+
+    def is_steered(self, port):
+        """Did the wire connection come from the instance's port range?"""
+        first, last = map(int, self.ports.split("-"))
+        return first <= port <= last
+
+    # --- end ---
+
+    def close(self):
+        if os.getpid() != self.owner or not self.dir:
+            return
+        keep = bool(os.environ.get("DMM_TEST_KEEP"))
+        if keep:
+            print(f"# kept: {self.dir} {self.ns} {self.bpffs} {self.cgroup_root}")
+            return
+        if self.daemon and self.daemon.poll() is None:
+            self.daemon.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.daemon.wait(10)
+        with contextlib.suppress(Exception):
+            self.ctl("teardown", check=False, timeout=30)
+        for p in self.procs:
+            if p.poll() is None:
+                p.kill()
+        for p in self.procs:
+            p.wait()
+        self._kill_cgroup()
+        for ns in self.ns.values():
+            for pid in sh("ip", "netns", "pids", ns, check=False).stdout.split():
+                with contextlib.suppress(OSError):
+                    os.kill(int(pid), signal.SIGKILL)
+            sh("ip", "netns", "del", ns, check=False)
+        shutil.rmtree(self.bpffs, ignore_errors=True)
+        shutil.rmtree(self.dir, ignore_errors=True)
+        self.dir = None
+
+    def _kill_cgroup(self):
+        for path, _, _ in os.walk(self.cgroup_root, topdown=False):
+            with contextlib.suppress(OSError), open(f"{path}/cgroup.procs") as f:
+                for pid in f:
+                    os.kill(int(pid), signal.SIGKILL)
+            wait_until = time.monotonic() + 5
+            while time.monotonic() < wait_until:
+                try:
+                    os.rmdir(path)
+                    break
+                except OSError:
+                    time.sleep(0.02)
+
+
+class Child:
+    """A python function in a process of its own on some host."""
+
+    def __init__(self, world, fn, args, host, cgroup):
+        self.read, write = os.pipe()
+        sys.stdout.flush()
+        self.pid = os.fork()
+        if self.pid:
+            os.close(write)
+            self.name = fn.__name__
+            return
+        os.close(self.read)
+        try:
+            atexit.unregister(world.close)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            libc.prctl(1, signal.SIGKILL)
+            world.enter(host, cgroup)
+            value = (True, fn(*args))
+        except BaseException as e:
+            value = (False, (type(e).__name__, getattr(e, "errno", None), str(e),
+                             traceback.format_exc()))
+        with contextlib.suppress(Exception), os.fdopen(write, "wb") as f:
+            pickle.dump(value, f)
+        os._exit(0)
+
+    def result(self, timeout=60):
+        data = bytearray()
+        os.set_blocking(self.read, False)
+        end = time.monotonic() + timeout
+        import select
+        while True:
+            left = end - time.monotonic()
+            if left <= 0 or not select.select([self.read], [], [], left)[0]:
+                self.kill()
+                raise AssertionError(f"{self.name}: no result within {timeout} s")
+            chunk = os.read(self.read, 1 << 20)
+            if not chunk:
+                break
+            data += chunk
+        os.close(self.read)
+        os.waitpid(self.pid, 0)
+        if not data:
+            raise AssertionError(f"{self.name}: died")
+        ok, value = pickle.loads(data)
+        if ok:
+            return value
+        kind, errno, text, trace = value
+        if errno is not None:
+            raise OSError(errno, f"{text}\n{trace}")
+        raise AssertionError(f"{kind}: {text}\n{trace}")
+
+    def kill(self, sig=signal.SIGKILL):
+        with contextlib.suppress(OSError):
+            os.kill(self.pid, sig)
+            os.waitpid(self.pid, 0)
+
+
+def _server(fn, port, ready):
+    """One process per connection, both IP versions on one socket."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    s = socket.socket(socket.AF_INET6)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    s.bind(("::", port))
+    s.listen(1024)
+    ready.send(b"R")
+    while True:
+        c, _ = s.accept()
+        if os.fork() == 0:
+            s.close()
+            libc.prctl(1, signal.SIGKILL)
+            try:
+                fn(c)
+            finally:
+                os._exit(0)
+        c.close()
+
+
+# --- TAP ---
+
+_tests = []
+
+
+def test(fn):
+    _tests.append(fn)
+    return fn
+
+
+def long_test(fn):
+    if LONG:
+        _tests.append(fn)
+    return fn
+
+
+def main(world_class=World):
+    picked = os.environ.get("T")
+    named = [t for t in _tests if picked and picked in t.__name__]
+    tests = named or _tests
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    print(f"1..{len(tests)}", flush=True)
+    if os.geteuid():
+        raise SystemExit("net tests need root")
+    failed = 0
+    w = None
+    for i, t in enumerate(tests, 1):
+        name = t.__name__.replace("_", " ")
+        try:
+            w = w or world_class()
+            t(w)
+            print(f"ok {i} - {name}", flush=True)
+        except Skip as e:
+            print(f"ok {i} - {name} # SKIP {e}", flush=True)
+        except BaseException as e:
+            failed += 1
+            print(f"not ok {i} - {name}", flush=True)
+            for line in traceback.format_exc().splitlines():
+                print(f"# {line}")
+            if w:
+                with contextlib.suppress(OSError):
+                    for line in w.log().splitlines()[-30:]:
+                        print(f"# dmmd: {line}")
+            if isinstance(e, (KeyboardInterrupt, SystemExit)):
+                break
+    if w:
+        w.close()
+    sys.exit(1 if failed else 0)
