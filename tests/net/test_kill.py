@@ -1,0 +1,313 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""An instance killed with -9 at any point of a connection's life never shows as a clean end: the
+application sees a reset (or a refusal, where it was still connecting), the next connection follows
+the rule's onUnavailable, and the instance comes back."""
+
+import errno
+import os
+import signal
+import socket
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
+from dmmtest import World, main, test, wait_for
+
+ECHO, FLOOD, SLOW_SINK, HALF, TRICKLE, SILENT = range(8201, 8207)
+
+
+class KillWorld(World):
+    def __init__(self):
+        super().__init__()
+        for port, fn in ((ECHO, echo), (FLOOD, flood), (SLOW_SINK, slow_sink), (HALF, half),
+                         (TRICKLE, trickle)):
+            self.serve(fn, port)
+        self.run("nft", "-f", "-", host="server", input=f"""
+            table inet hole {{ chain in {{ type filter hook input priority 0;
+              tcp dport {SILENT} drop; }} }}""")
+        self.up()
+
+    def stage(self):
+        return os.path.join(self.dir, "stage")
+
+    def kill_at_stage(self, fn, addr):
+        """Runs fn until it says it is there, kills the instance, gives fn's outcome."""
+        if os.path.exists(self.stage()):
+            os.unlink(self.stage())
+        pid = self.instance_pid()
+        child = self.start(fn, addr, self.stage(), cgroup="/fast")
+        wait_for(f"{fn.__name__} at its point", lambda: os.path.exists(self.stage()))
+        os.kill(pid, signal.SIGKILL)
+        outcome = child.result(30)
+        self.wait_for_another(pid)
+        return outcome
+
+    def wait_for_another(self, pid):
+        def ready():
+            inst = self.ctl_json("stacks", "list")["items"][0]
+            return inst["state"] == "ready" and inst["pid"] != pid
+        wait_for("the instance is back", ready, seconds=60)
+
+
+# --- servers ---
+
+def echo(c):
+    while data := c.recv(1 << 16):
+        c.sendall(data)
+
+
+def flood(c):
+    while True:
+        c.sendall(bytes(1 << 16))
+
+
+def trickle(c):
+    """A response that is never complete: one byte now and then, no length."""
+    while True:
+        c.sendall(b".")
+        time.sleep(0.05)
+
+
+def slow_sink(c):
+    while c.recv(1024):
+        time.sleep(0.01)
+
+
+def half(c):
+    """Half-closes at once and reads on."""
+    c.sendall(b"done")
+    c.shutdown(socket.SHUT_WR)
+    while c.recv(1024):
+        pass
+    time.sleep(60)
+
+
+# --- what the application does, up to its point ---
+
+def here(stage):
+    with open(stage, "w"):
+        pass
+
+
+def connected(addr, port):
+    s = socket.socket(socket.AF_INET6 if ":" in addr else socket.AF_INET)
+    s.settimeout(25)
+    s.connect((addr, port))
+    return s
+
+
+def outcome(fn):
+    """"eof" for a clean end, else the errno's name."""
+    try:
+        return fn()
+    except socket.timeout:
+        return "nothing"
+    except OSError as e:
+        return errno.errorcode[e.errno]
+
+
+def read_all(s):
+    while s.recv(1 << 16):
+        pass
+    return "eof"
+
+
+def write_on(s):
+    while True:
+        s.sendall(bytes(1 << 16))
+
+
+def syn_held(addr, stage):
+    s = socket.socket(socket.AF_INET6 if ":" in addr else socket.AF_INET)
+    s.settimeout(25)
+    s.setblocking(False)
+    s.connect_ex((addr, SILENT))
+    time.sleep(0.2)
+    here(stage)
+    s.setblocking(True)
+    s.settimeout(25)
+    import select
+    p = select.poll()
+    p.register(s, select.POLLOUT)
+    if not p.poll(25000):
+        return "nothing"
+    return errno.errorcode.get(s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), "connected")
+
+
+def accepted(addr, stage):
+    s = connected(addr, ECHO)
+    here(stage)
+    return outcome(lambda: read_all(s))
+
+
+def idle_after_traffic(addr, stage):
+    s = connected(addr, ECHO)
+    s.sendall(b"ping")
+    s.recv(10)
+    here(stage)
+    return outcome(lambda: read_all(s))
+
+
+def mid_request(addr, stage):
+    s = connected(addr, SLOW_SINK)
+    s.sendall(bytes(1 << 18))
+    here(stage)
+    return outcome(lambda: write_on(s))
+
+
+def mid_response(addr, stage):
+    s = connected(addr, FLOOD)
+    s.recv(1 << 16)
+    here(stage)
+    return outcome(lambda: read_all(s))
+
+
+def mid_slow_response(addr, stage):
+    s = connected(addr, TRICKLE)
+    s.recv(1)
+    here(stage)
+    return outcome(lambda: read_all(s))
+
+
+def stopped_reader(addr, stage):
+    """The receive buffers are full of bytes when it happens."""
+    s = connected(addr, FLOOD)
+    time.sleep(0.5)
+    here(stage)
+    time.sleep(1)
+    return outcome(lambda: read_all(s))
+
+
+def after_fin(addr, stage):
+    """The application sent its FIN and still reads a response without an end."""
+    s = connected(addr, TRICKLE)
+    s.shutdown(socket.SHUT_WR)
+    s.recv(1)
+    here(stage)
+    return outcome(lambda: read_all(s))
+
+
+def after_fin_bulk(addr, stage):
+    s = connected(addr, FLOOD)
+    s.shutdown(socket.SHUT_WR)
+    s.recv(1 << 20)
+    here(stage)
+    return outcome(lambda: read_all(s))
+
+
+def after_peer_fin(addr, stage):
+    """The peer is done; the application still has to send."""
+    s = connected(addr, HALF)
+    while s.recv(100):
+        pass
+    here(stage)
+    time.sleep(1)
+    return outcome(lambda: write_on(s))
+
+
+def waiting_in_poll(addr, stage):
+    import select
+    s = connected(addr, ECHO)
+    p = select.poll()
+    p.register(s, select.POLLIN)
+    here(stage)
+    if not p.poll(25000):
+        return "nothing"
+    return outcome(lambda: read_all(s))
+
+
+def after_both_fins(addr, stage):
+    """Everything was over: nothing may go wrong any more."""
+    s = connected(addr, ECHO)
+    s.sendall(b"ping")
+    s.shutdown(socket.SHUT_WR)
+    got = b""
+    while data := s.recv(10):
+        got += data
+    here(stage)
+    time.sleep(0.5)
+    s.close()
+    return "eof" if got == b"ping" else "short"
+
+
+POINTS = (syn_held, accepted, idle_after_traffic, mid_request, mid_response, mid_slow_response,
+          stopped_reader, after_fin, after_fin_bulk, after_peer_fin, waiting_in_poll)
+
+
+def check_points(w, addr):
+    wrong = []
+    for point in POINTS:
+        got = w.kill_at_stage(point, addr)
+        want = ("ECONNREFUSED", "ECONNRESET") if point is syn_held else ("ECONNRESET", "EPIPE")
+        print(f"# {point.__name__}: {got}")
+        if got not in want:
+            wrong.append(f"{point.__name__}: {got}")
+    assert not wrong, "; ".join(wrong)
+
+
+@test
+def killed_instance_is_never_a_clean_end_ipv4(w):
+    check_points(w, w.server4)
+
+
+@test
+def killed_instance_is_never_a_clean_end_ipv6(w):
+    check_points(w, w.server6)
+
+
+@test
+def what_was_over_stays_over(w):
+    assert w.kill_at_stage(after_both_fins, w.server4) == "eof"
+
+
+def local_port(addr):
+    with connected(addr, ECHO) as s:
+        return s.getsockname()[1]
+
+
+def connect_errno(addr):
+    try:
+        local_port(addr)
+        return 0
+    except OSError as e:
+        return e.errno
+
+
+@test
+def next_connection_follows_onUnavailable(w):
+    """With the daemon stopped nobody can bring the instance back: the hooks must see for
+    themselves that it is gone."""
+    pid = w.instance_pid()
+    os.kill(w.daemon.pid, signal.SIGSTOP)
+    try:
+        os.kill(pid, signal.SIGKILL)
+        wait_for("it is gone", lambda: not os.path.exists(f"/proc/{pid}/fd/0"))
+        port = w.call(local_port, w.server4, cgroup="/fast")
+        assert not w.is_steered(port), "a dead instance was used"
+    finally:
+        os.kill(w.daemon.pid, signal.SIGCONT)
+    w.wait_for_another(pid)
+    assert w.is_steered(w.call(local_port, w.server4, cgroup="/fast"))
+
+    w.apply(w.policy(unavailable="reject"))
+    pid = w.instance_pid()
+    os.kill(w.daemon.pid, signal.SIGSTOP)
+    try:
+        os.kill(pid, signal.SIGKILL)
+        wait_for("it is gone", lambda: not os.path.exists(f"/proc/{pid}/fd/0"))
+        assert w.call(connect_errno, w.server4, cgroup="/fast") == errno.EPERM
+        assert w.call(connect_errno, w.server4, cgroup="/kernel") == 0
+    finally:
+        os.kill(w.daemon.pid, signal.SIGCONT)
+    w.wait_for_another(pid)
+    w.apply(w.policy())
+
+
+@test
+def deaths_are_named_in_the_log(w):
+    assert "SIGKILL" in w.log(), "the log does not name the signal"
+
+
+if __name__ == "__main__":
+    main(KillWorld)
