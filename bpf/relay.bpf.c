@@ -306,7 +306,9 @@ static __always_inline int hold(struct __sk_buff *skb, const struct dmm_sock *st
 	ev->remote_port = st->remote_port;
 	if (len > DMM_HELD_SYN_MAX)
 		len = DMM_HELD_SYN_MAX; /* only data is cut: it would not be injected anyway */
-	if (len < 40 || bpf_skb_load_bytes(skb, ETH_HLEN, ev->packet, len)) {
+	barrier_var(len); /* the verifier of 6.1 must see the bounds right before the call */
+	if (len < 40 || len > DMM_HELD_SYN_MAX ||
+	    bpf_skb_load_bytes(skb, ETH_HLEN, ev->packet, len)) {
 		bpf_ringbuf_discard(ev, 0);
 		return TC_ACT_SHOT;
 	}

@@ -96,6 +96,8 @@ static __always_inline enum dmm_reason carries(struct bpf_sock_addr *ctx, struct
 	__u8 bound[16];
 	__u32 *w = (__u32 *)bound;
 
+	if (((struct task_struct *)bpf_get_current_task_btf())->flags & PF_KTHREAD)
+		return DMM_REASON_KERNEL_THREAD;
 	if (bpf_get_netns_cookie(ctx) != conf->netns_cookie)
 		return DMM_REASON_OTHER_NETNS;
 	if (sk->bound_dev_if)
@@ -365,9 +367,9 @@ static __always_inline int get_name(struct bpf_sock_addr *ctx, bool v6, bool pee
 	if (!sk || !CTX_READ(ctx->user_port))
 		return ALLOW; /* unbound: nothing of ours to show */
 	st = bpf_sk_storage_get(&dmm_sock, sk, NULL, 0);
-	if (st && st->verdict == DMM_VERDICT_USERSPACE && st->registered) {
+	if (st && st->verdict == DMM_VERDICT_USERSPACE) {
 		if (sk->dst_port != st->relay_port)
-			return ALLOW; /* disconnected since */
+			return ALLOW; /* not connected yet, or disconnected since */
 		if (peer)
 			ctx_set_addr(ctx, v6, st->remote, st->remote_port);
 		else

@@ -12,7 +12,10 @@ struct task_struct {
 	int tgid;
 	struct task_struct *group_leader;
 	char comm[16];
+	unsigned int flags;
 };
+
+#define PF_KTHREAD 0x00200000
 
 struct inet_sock {
 	unsigned long inet_flags; /* since 6.6 */

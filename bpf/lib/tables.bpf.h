@@ -50,5 +50,5 @@ static __always_inline struct dmm_rule *live_rule(dmm_slot slot, __u32 rule)
 {
 	struct dmm_rules_block *block = table_block(slot, DMM_TABLE_RULES, rule / DMM_RULES_BLOCK);
 
-	return block ? &block->rule[rule % DMM_RULES_BLOCK] : NULL;
+	return block ? &block->rule[dmm_in_block(rule, DMM_RULES_BLOCK)] : NULL;
 }

@@ -235,6 +235,33 @@ spec:
                 return inst["pid"]
         raise AssertionError(f"no instance {name}")
 
+    def stack(self, name="fast"):
+        for stack in self.ctl_json("stacks", "list")["items"]:
+            if name in (stack["name"], stack.get("instance")):
+                return stack
+        raise AssertionError(f"no stack {name}")
+
+    def ready(self, name="fast", not_pid=None):
+        """Waits until the stack's instance is ready (again); its pid."""
+        def pid():
+            stack = self.stack(name)
+            return stack["state"] == "ready" and stack["pid"] != not_pid and stack["pid"]
+        return wait_for(f"instance of {name} is ready", pid, seconds=60)
+
+    def reasons(self):
+        """How often each reason decided."""
+        return {r["reason"]: r["count"] for r in self.ctl_json("stats", "--all")["reasons"]}
+
+    def second_link(self):
+        """Another veth: c1 198.18.1.1, fd00:198:19::1 and s1 .2, ::2."""
+        c, s = self.ns["client"], self.ns["server"]
+        sh("ip", "link", "add", "c1", "netns", c, "type", "veth", "peer", "name", "s1", "netns", s)
+        for ns, dev, last in ((c, "c1", 1), (s, "s1", 2)):
+            sh("ip", "-n", ns, "addr", "add", f"198.18.1.{last}/24", "dev", dev)
+            sh("ip", "-n", ns, "addr", "add", f"fd00:198:19::{last}/64", "dev", dev, "nodad")
+            sh("ip", "-n", ns, "link", "set", dev, "up")
+            self.run("ethtool", "-K", dev, "tx", "off", host=ns)
+
     def is_steered(self, port):
         """Did the wire connection come from the instance's port range?"""
         first, last = map(int, self.ports.split("-"))

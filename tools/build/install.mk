@@ -16,6 +16,7 @@ INSTALLED := \
 	$(foreach f,$(notdir $(examples)),644:policy/examples/$(f):share/dmm/examples/$(f)) \
 	$(if $(schema),644:$(schema):share/dmm/policy.schema.json) \
 	$(foreach f,$(notdir $(MANPAGES)),644:$(O)/man/$(f):$(man-dir)/$(f)) \
+	$(MORE_INSTALLED) \
 	644:LICENSE:share/doc/dmm/LICENSE $(if $(wildcard README.md),644:README.md:share/doc/dmm/README.md)
 
 define install-files

@@ -34,3 +34,13 @@ struct dmm_xsk_open {
 	const struct dmm_handover_xsk *descs;
 };
 int dmm_xsk_open(const struct dmm_xsk_open *args, struct dmm_pktio **ret);
+
+/* Where the frames are, counted one by one: for tests and for debugging a leak. The sum is
+ * n_frames; @errors counts frames that came back twice or never were out. */
+struct dmm_xsk_census {
+	uint32_t idle;	 /* waiting in user space */
+	uint32_t kernel; /* in a ring */
+	uint32_t out;	 /* handed out by rx_burst() or alloc() */
+	uint32_t errors;
+};
+void dmm_xsk_census(struct dmm_pktio *io, struct dmm_xsk_census *ret);

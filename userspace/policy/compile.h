@@ -28,13 +28,15 @@ struct dmm_compile_env {
 
 /* 0: *ret owns the tables. -E2BIG: over budget, @found names the rules that cost most. -ENOMEM, or
  * what the env's functions returned. Classes whose rules are equal share their tables. A cgroup's
- * class takes the rules of its own cgroup, of every cgroup above it and of none; class 0 and unknown
- * classes those of none. Protocol `udp` and direction `listen` are compiled like the rest. */
+ * class takes the rules of its own cgroup, of every cgroup above it and of none; class 0 those of
+ * none. Roots of class ids below n_classes that the policy does not name are DMM_REF_NONE. Protocol
+ * `udp` and direction `listen` are compiled like the rest. */
 int dmm_policy_compile(const struct dmm_policy *policy, const struct dmm_compile_env *env,
 		       struct dmm_tables *ret, struct dmm_findings *found);
 void dmm_tables_free(struct dmm_tables *tables);
 
-/* The matcher over tables in memory (tests, dmmctl check). DMM_NO_RULE: inconsistent tables. */
+/* The matcher over tables in memory (tests, dmmctl check). DMM_NO_RULE: a class the tables do not
+ * know, or inconsistent tables. */
 uint32_t dmm_tables_match(const struct dmm_tables *tables, uint32_t class_id,
 			  enum dmm_direction dir, enum dmm_proto proto, const uint8_t remote[16],
 			  uint16_t port);

@@ -35,6 +35,10 @@ struct dmm_findings {
 	size_t source_len;
 };
 
+/* Of either severity; what is beyond is counted, not kept. */
+#define DMM_MAX_FINDINGS    1000
+#define DMM_MAX_POLICY_SIZE (64u << 20)
+
 struct dmm_cidr {
 	uint8_t addr[16]; /* IPv4 mapped */
 	uint8_t len;	  /* 0..128; IPv4 prefixes are 96 + their length */
@@ -58,7 +62,8 @@ struct dmm_policy_stack {
 	char interface[16];
 	struct dmm_port_range local_ports; /* host byte order; 0-0: dmmd picks from its default */
 	enum dmm_poll poll;
-	struct dmm_place place;
+	struct dmm_place place; /* of its name */
+	struct dmm_place plugin_place, interface_place, ports_place;
 };
 
 struct dmm_policy_rule {
@@ -66,16 +71,17 @@ struct dmm_policy_rule {
 	char *cgroup; /* absolute below the cgroup root, no trailing slash; NULL: any */
 	bool proto[DMM_NUM_PROTOS];
 	bool dir[DMM_NUM_DIRS];
-	struct dmm_cidr *remote;	 /* n_remote 0: any address of either family */
+	struct dmm_cidr *remote; /* n_remote 0: any address of either family */
 	size_t n_remote;
 	struct dmm_cidr *except;
 	size_t n_except;
-	struct dmm_port_range *ports;	 /* n_ports 0: any */
+	struct dmm_port_range *ports; /* n_ports 0: any */
 	size_t n_ports;
 	enum dmm_action action;
-	char stack[DMM_NAME_LEN];	 /* for DMM_ACTION_STACK */
+	char stack[DMM_NAME_LEN]; /* for DMM_ACTION_STACK */
 	enum dmm_unavailable on_unavailable;
 	struct dmm_place place, cgroup_place, stack_place;
+	struct dmm_place proto_place, except_place, unavailable_place; /* line 0: not given */
 };
 
 struct dmm_policy {
@@ -90,7 +96,14 @@ struct dmm_policy {
 	char *source;			 /* file name, for explain */
 };
 
-/* Parses @text (need not end in NUL). 0: *ret is the policy, warnings may be in @found. -EINVAL: the
+/* IPv4 and IPv6 are apart: an IPv6 prefix holds no mapped address, unless it is IPv4 itself. */
+bool dmm_addr_is_v4(const uint8_t addr[16]);
+bool dmm_cidr_is_v4(const struct dmm_cidr *cidr);
+/* @sub is @cgroup or below it; NULL as @cgroup holds all. Both normalised as in a rule. */
+bool dmm_cgroup_covers(const char *cgroup, const char *sub);
+
+/* Both set *found anew; free it in any case.
+ * Parses @text (need not end in NUL). 0: *ret is the policy, warnings may be in @found. -EINVAL: the
  * policy has errors, all of them in @found, *ret untouched. -ENOMEM. @file is only named. */
 int dmm_policy_parse(const char *text, size_t len, const char *file, struct dmm_policy **ret,
 		     struct dmm_findings *found);
@@ -104,5 +117,10 @@ void dmm_findings_free(struct dmm_findings *found);
 int dmm_findings_add(struct dmm_findings *found, enum dmm_severity severity, unsigned int code,
 		     struct dmm_place place, const char *hint, const char *format, ...)
 	__attribute__((format(printf, 6, 7)));
+/* By place; what stands nowhere first. Done already by parse and load. */
+void dmm_findings_sort(struct dmm_findings *found);
 /* GCC style, in order of place: file:line:col: error[E012]: text / source line / carets / hint. */
 void dmm_findings_print(const struct dmm_findings *found, FILE *out);
+
+/* The JSON Schema (draft-07) of the language, from the table that the parser uses. */
+void dmm_policy_schema(FILE *out);

@@ -27,12 +27,13 @@ struct dmm_steer_options {
 };
 
 /* To be called in the network namespace to be served. -EBUSY: another dmmd holds the directory
- * (flock). -ESTALE: pins of another layout. */
+ * (flock) or this namespace. -ESTALE: pins of another layout or another namespace. */
 int dmm_steer_open(const struct dmm_steer_options *options, struct dmm_steer **ret);
 /* Lets go of everything without detaching: steering goes on. */
 void dmm_steer_close(struct dmm_steer *steer);
 /* Detaches and removes everything under @bpffs, with or without a dmmd, links before maps, the lo
- * filter of the namespace it served and the reserved ports included. Counts may be NULL. */
+ * filter of the namespace it served and the reserved ports included. A running dmmd is not asked and
+ * learns it from dmm_steer_repair(). 0 also where nothing was there. Counts may be NULL. */
 int dmm_steer_teardown(const char *bpffs, unsigned int *ret_links, unsigned int *ret_maps);
 
 /* One or two sentences about the last failure, with a hint after '\n' where there is one. */
@@ -49,7 +50,8 @@ unsigned int dmm_steer_cgroups(struct dmm_steer *steer, uint64_t *ids, unsigned 
 int dmm_steer_set_class(struct dmm_steer *steer, uint64_t cgroup_id, uint32_t class_id,
 			uint32_t level);
 int dmm_steer_unset_class(struct dmm_steer *steer, uint64_t cgroup_id);
-/* Re-attaches what somebody took away (lo filter, cgroup links); returns how many it had to. */
+/* Re-attaches what somebody took away (lo filter, links) and forgets what has vanished; returns how
+ * many it had to. -ESTALE: a teardown has removed everything, nothing is re-attached. */
 int dmm_steer_repair(struct dmm_steer *steer);
 
 /* --- policy --- */
@@ -61,6 +63,8 @@ struct dmm_xdp_got {
 	bool native;
 	uint32_t prog_id;
 };
+/* @mode: enum in struct dmm_policy_interface. -EBUSY: the reason names the holder. After a fallback to
+ * generic the reason says why not native; otherwise it is empty. */
 int dmm_steer_attach_interface(struct dmm_steer *steer, uint32_t ifindex, int mode,
 			       struct dmm_xdp_got *ret);
 int dmm_steer_detach_interface(struct dmm_steer *steer, uint32_t ifindex);
@@ -76,8 +80,8 @@ int dmm_steer_inst_begin(struct dmm_steer *steer, uint32_t id, const struct dmm_
 /* Marks a relay listener as this incarnation's. */
 int dmm_steer_inst_mark(struct dmm_steer *steer, uint32_t id, int listener_fd);
 int dmm_steer_inst_set_xsk(struct dmm_steer *steer, uint32_t id, uint32_t queue, int xsk_fd);
-/* Moves the slot to @state: READY enters its ports in the flow door, DEAD and FREE take them out
- * (DEAD: XDP passes at once; xsk entries are deleted). */
+/* Moves the slot to @state: READY enters its ports in the flow door; DEAD makes XDP pass them at once
+ * and deletes its xsk entries, the ports stay guarded; FREE takes them out. */
 int dmm_steer_inst_state(struct dmm_steer *steer, uint32_t id, enum dmm_inst_state state,
 			 uint32_t pid);
 /* Keeps the instances' ranges from the kernel's own choice: merges them into

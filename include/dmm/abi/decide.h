@@ -43,7 +43,7 @@ static __always_inline bool dmm_class_known(DMM_ENV env, const struct dmm_gen_me
 	if (class_id >= meta->n_classes)
 		return false;
 	roots = DMM_MATCH_BLOCK(DMM_ENV_TABLES(env), DMM_TABLE_ROOTS, root / DMM_ROOTS_BLOCK);
-	return roots && roots->ref[root % DMM_ROOTS_BLOCK] != DMM_REF_NONE;
+	return roots && roots->ref[dmm_in_block(root, DMM_ROOTS_BLOCK)] != DMM_REF_NONE;
 }
 
 static __always_inline enum dmm_family dmm_addr_family(const __u8 *addr)
@@ -156,7 +156,7 @@ static __always_inline void dmm_decide(DMM_ENV env, __u32 class_id, enum dmm_dir
 		dmm_to_kernel(c, DMM_REASON_NO_POLICY);
 		return;
 	}
-	rule = &block->rule[c->rule % DMM_RULES_BLOCK];
+	rule = &block->rule[dmm_in_block(c->rule, DMM_RULES_BLOCK)];
 	c->action = rule->action;
 	c->on_unavailable = rule->on_unavailable;
 	c->instance = rule->instance;

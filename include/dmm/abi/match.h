@@ -15,13 +15,21 @@
 
 #define DMM_NO_RULE 0xffffffffu
 
+/* @index within a block of @size, a power of two. Opaque to the compiler, which would otherwise spread
+ * the mask over the terms of the index: the verifier of kernel 6.1 then sees no bound. */
+static __always_inline __u32 dmm_in_block(__u32 index, __u32 size)
+{
+	__asm__ volatile("" : "+r"(index));
+	return index % size;
+}
+
 /* The binary search may probe at most 65536 intervals; the mask lets the verifier see the bound. */
 static __always_inline const struct dmm_run *dmm_match_run(DMM_MATCH_TABLES tables, __u32 index)
 {
 	const struct dmm_runs_block *block;
 
 	block = DMM_MATCH_BLOCK(tables, DMM_TABLE_RUNS, index / DMM_RUNS_BLOCK);
-	return block ? &block->run[index % DMM_RUNS_BLOCK] : 0;
+	return block ? &block->run[dmm_in_block(index, DMM_RUNS_BLOCK)] : 0;
 }
 
 /* Which rule decides a flow of @class_id to @remote (16 bytes, IPv4 mapped) port @port (host byte
@@ -38,7 +46,7 @@ static __always_inline __u32 dmm_match(DMM_MATCH_TABLES tables, __u32 class_id,
 	roots = DMM_MATCH_BLOCK(tables, DMM_TABLE_ROOTS, root / DMM_ROOTS_BLOCK);
 	if (!roots)
 		return DMM_NO_RULE;
-	ref = roots->ref[root % DMM_ROOTS_BLOCK];
+	ref = roots->ref[dmm_in_block(root, DMM_ROOTS_BLOCK)];
 
 	for (i = family == DMM_FAMILY_V4 ? 12 : 0; i < 16; i++) {
 		const struct dmm_node *node;

@@ -88,7 +88,8 @@ enum dmm_inst_state {
 	X(XDP_INST_DEAD, "instance-dead", "the port's instance has been declared dead")           \
 	X(XDP_INST_STALE, "instance-stale-syn", "new flow for an instance with a stale heartbeat") \
 	X(XDP_REDIRECT, "redirect", "sent to the instance's AF_XDP socket")                       \
-	X(XDP_FIRST_FRAG, "first-fragment", "first fragment of an instance's port: to the instance")
+	X(XDP_FIRST_FRAG, "first-fragment", "first fragment of an instance's port: to the instance") \
+	X(KERNEL_THREAD, "kernel-thread", "sockets of kernel threads (NFS, CIFS ...) stay in the kernel")
 
 enum dmm_reason {
 #define DMM_X(name, word, text) DMM_REASON_##name,

@@ -1,0 +1,438 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The SYN hold on lo: connect() to a stack ends as the test, playing the instance, says. */
+#define _GNU_SOURCE
+#include "sockrig.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/ip.h>
+#include <netinet/ip6.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <bpf/libbpf.h>
+#include <cmocka.h>
+
+#include "base/util.h"
+#include "packets.h"
+
+/* --- the ring --- */
+
+struct events {
+	struct ring_buffer *ring;
+	struct dmm_event ev[16];
+	unsigned int n;
+};
+
+static int take(void *ctx, void *data, size_t size)
+{
+	struct events *events = ctx;
+
+	assert_int_equal(size, sizeof(struct dmm_event));
+	if (events->n < DMM_ARRAY_SIZE(events->ev))
+		memcpy(&events->ev[events->n++], data, size);
+	return 0;
+}
+
+static void open_events(struct sockrig *rig, struct events *events)
+{
+	memset(events, 0, sizeof(*events));
+	events->ring = ring_buffer__new(rig->ring_fd, take, events, NULL);
+	assert_non_null(events->ring);
+}
+
+/* The next event, which must be of that kind. */
+static struct dmm_event *expect_event(struct events *events, enum dmm_event_kind kind, int ms)
+{
+	unsigned int before = events->n;
+
+	if (ring_buffer__poll(events->ring, ms) < 1)
+		fail_msg("no event of kind %d", kind);
+	assert_int_equal(events->ev[before].kind, kind);
+	return &events->ev[before];
+}
+
+static void expect_nothing(struct events *events, int ms)
+{
+	assert_int_equal(ring_buffer__poll(events->ring, ms), 0);
+}
+
+/* --- what the instance does with a held SYN --- */
+
+static void send_raw(struct sockrig *rig, const struct dmm_event *ev, void *packet, size_t len)
+{
+	bool v4 = ev->family == DMM_FAMILY_V4;
+	dmm_autoclose int fd = socket(v4 ? AF_INET : AF_INET6, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
+	struct sockaddr_in6 sin6 = { .sin6_family = AF_INET6 };
+	struct sockaddr_in sin = { .sin_family = AF_INET };
+	int mark = rig->env.config.inject_mark;
+	const uint8_t *p = packet;
+
+	assert_true(fd >= 0);
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)), 0);
+	pkt_fix_tcp_checksum(packet, len);
+	memcpy(&sin.sin_addr, p + 16, 4);
+	memcpy(&sin6.sin6_addr, p + 24, 16);
+	assert_int_equal(sendto(fd, packet, len, 0,
+				v4 ? (struct sockaddr *)&sin : (struct sockaddr *)&sin6,
+				v4 ? sizeof(sin) : sizeof(sin6)),
+			 len);
+}
+
+static void inject(struct sockrig *rig, struct dmm_event *ev)
+{
+	send_raw(rig, ev, ev->packet, ev->packet_len);
+}
+
+static struct tcphdr *tcp_of(struct dmm_event *ev)
+{
+	return (struct tcphdr *)(ev->packet +
+				 (ev->family == DMM_FAMILY_V4 ? (ev->packet[0] & 15) * 4 : 40));
+}
+
+/* RST|ACK in answer to the held SYN. */
+static void refuse(struct sockrig *rig, struct dmm_event *ev)
+{
+	uint8_t packet[60] = { 0 };
+	bool v4 = ev->family == DMM_FAMILY_V4;
+	size_t ip_len = v4 ? 20 : 40, alen = v4 ? 4 : 16, at = v4 ? 12 : 8;
+	struct tcphdr *tcp = (struct tcphdr *)(packet + ip_len);
+
+	memcpy(packet, ev->packet, ip_len);
+	memcpy(packet + at, ev->packet + at + alen, alen);
+	memcpy(packet + at + alen, ev->packet + at, alen);
+	if (v4) {
+		packet[0] = 0x45;
+		packet[2] = 0;
+		packet[3] = 40;
+	} else {
+		packet[4] = 0;
+		packet[5] = 20;
+	}
+	tcp->source = ev->relay_port;
+	tcp->dest = ev->app_port;
+	tcp->ack_seq = htonl(ntohl(tcp_of(ev)->seq) + 1);
+	tcp->doff = 5;
+	tcp->rst = tcp->ack = 1;
+	send_raw(rig, ev, packet, ip_len + 20);
+}
+
+/* --- tests --- */
+
+static const struct {
+	int family;
+	const char *far, *own, *relay;
+	enum dmm_family wire;
+} families[] = {
+	{ AF_INET, RIG_FAR4, RIG_OWN4, "127.0.0.1", DMM_FAMILY_V4 },
+	{ AF_INET6, RIG_FAR6, RIG_OWN6, "::1", DMM_FAMILY_V6 },
+	{ AF_INET6, RIG_FAR4, RIG_OWN4, "127.0.0.1", DMM_FAMILY_V4 }, /* mapped */
+};
+
+static int start(unsigned int family)
+{
+	int fd = sockrig_socket(families[family].family, SOCK_STREAM, 0);
+
+	assert_int_equal(sockrig_connect(fd, families[family].far, RIG_PORT_STACK), 0);
+	return fd;
+}
+
+static void assert_nobody_connects(int listener)
+{
+	struct pollfd p = { .fd = listener, .events = POLLIN };
+
+	assert_int_equal(poll(&p, 1, 50), 0);
+}
+
+static uint64_t cookie_of(int fd)
+{
+	socklen_t len = sizeof(uint64_t);
+	uint64_t cookie = 0;
+
+	getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len);
+	return cookie;
+}
+
+static void assert_addr(const uint8_t *got, const char *want)
+{
+	struct dmm_addr addr = bpfenv_addr(want);
+
+	assert_memory_equal(got, addr.b, 16);
+}
+
+static void syn_is_held_and_told(void **state)
+{
+	struct sockrig *rig = *state;
+	struct events events;
+	unsigned int i;
+
+	open_events(rig, &events);
+	for (i = 0; i < DMM_ARRAY_SIZE(families); i++) {
+		uint64_t before = bpfenv_counter(&rig->env, DMM_REASON_SYN_HELD);
+		int fd = start(i);
+		struct dmm_event *ev = expect_event(&events, DMM_EVENT_SYN, 500);
+		struct dmm_sock st;
+
+		assert_int_equal(ev->family, families[i].wire);
+		assert_int_equal(ev->cookie, cookie_of(fd));
+		assert_addr(ev->app, families[i].relay);
+		assert_addr(ev->relay, families[i].relay);
+		assert_addr(ev->local, families[i].own);
+		assert_addr(ev->remote, families[i].far);
+		assert_int_equal(ev->relay_port, rig->inst.relay_port[ev->family]);
+		assert_int_equal(ev->remote_port, htons(RIG_PORT_STACK));
+		assert_in_range(ntohs(ev->local_port), RIG_FIRST_PORT, RIG_LAST_PORT);
+		assert_int_equal(ev->packet[0] >> 4, ev->family == DMM_FAMILY_V4 ? 4 : 6);
+		assert_int_equal(tcp_of(ev)->source, ev->app_port);
+		assert_int_equal(tcp_of(ev)->dest, ev->relay_port);
+		assert_true(tcp_of(ev)->syn && !tcp_of(ev)->ack);
+		assert_int_equal(bpfenv_counter(&rig->env, DMM_REASON_SYN_HELD), before + 1);
+		assert_nobody_connects(rig->relay[ev->family]);
+		assert_int_equal(sockrig_outcome(fd, 0), -ETIMEDOUT);
+		/* the port is the instance's now */
+		sockrig_state(rig, fd, &st);
+		assert_int_equal(st.claim, 0);
+		assert_true(rig->page->port[ntohs(ev->local_port) - RIG_FIRST_PORT] >
+			    DMM_PORT_USED);
+		close(fd);
+		expect_event(&events, DMM_EVENT_CLOSED, 500);
+	}
+	ring_buffer__free(events.ring);
+}
+
+static void injected_syn_connects(void **state)
+{
+	struct sockrig *rig = *state;
+	struct events events;
+	unsigned int i;
+	char byte;
+
+	open_events(rig, &events);
+	for (i = 0; i < DMM_ARRAY_SIZE(families); i++) {
+		int fd = start(i), peer;
+
+		inject(rig, expect_event(&events, DMM_EVENT_SYN, 500));
+		peer = sockrig_accept(rig->relay[families[i].wire]);
+		assert_int_equal(sockrig_outcome(fd, 500), 0);
+		sockrig_assert_peer(fd, families[i].far, RIG_PORT_STACK);
+		sockrig_assert_name(fd, families[i].own, RIG_FIRST_PORT, RIG_LAST_PORT);
+		assert_int_equal(write(fd, "x", 1), 1);
+		assert_int_equal(read(peer, &byte, 1), 1);
+		close(fd);
+		close(peer);
+		expect_nothing(&events, 50);
+	}
+	ring_buffer__free(events.ring);
+}
+
+static void refusal_is_connection_refused(void **state)
+{
+	struct sockrig *rig = *state;
+	struct events events;
+	unsigned int i;
+
+	open_events(rig, &events);
+	for (i = 0; i < DMM_ARRAY_SIZE(families); i++) {
+		int fd = start(i);
+
+		refuse(rig, expect_event(&events, DMM_EVENT_SYN, 500));
+		assert_int_equal(sockrig_outcome(fd, 500), ECONNREFUSED);
+		close(fd);
+		/* it ended while held: the instance hears of it as well */
+		expect_event(&events, DMM_EVENT_CLOSED, 500);
+	}
+	ring_buffer__free(events.ring);
+}
+
+static void closing_while_held_is_told(void **state)
+{
+	struct sockrig *rig = *state;
+	struct events events;
+	unsigned int i;
+
+	open_events(rig, &events);
+	for (i = 0; i < DMM_ARRAY_SIZE(families); i++) {
+		int fd = start(i);
+		struct dmm_event syn = *expect_event(&events, DMM_EVENT_SYN, 500), *ev;
+
+		close(fd);
+		ev = expect_event(&events, DMM_EVENT_CLOSED, 500);
+		assert_int_equal(ev->cookie, syn.cookie);
+		assert_int_equal(ev->family, syn.family);
+		assert_memory_equal(ev->app, syn.app, 16);
+		assert_memory_equal(ev->relay, syn.relay, 16);
+		assert_int_equal(ev->app_port, syn.app_port);
+		assert_int_equal(ev->relay_port, syn.relay_port);
+		assert_memory_equal(ev->local, syn.local, 16);
+		assert_memory_equal(ev->remote, syn.remote, 16);
+		assert_int_equal(ev->local_port, syn.local_port);
+		assert_int_equal(ev->remote_port, syn.remote_port);
+	}
+	ring_buffer__free(events.ring);
+}
+
+static void disconnecting_while_held_is_told(void **state)
+{
+	struct sockaddr none = { .sa_family = AF_UNSPEC };
+	struct sockrig *rig = *state;
+	struct events events;
+	struct dmm_event syn, *ev;
+	int fd;
+
+	open_events(rig, &events);
+	fd = start(0);
+	syn = *expect_event(&events, DMM_EVENT_SYN, 500);
+	assert_int_equal(connect(fd, &none, sizeof(none)), 0);
+	ev = expect_event(&events, DMM_EVENT_CLOSED, 500);
+	assert_int_equal(ev->cookie, syn.cookie);
+	assert_int_equal(ev->app_port, syn.app_port);
+	assert_memory_equal(ev->app, syn.app, 16);
+	assert_int_equal(ev->local_port, syn.local_port);
+	close(fd);
+	ring_buffer__free(events.ring);
+}
+
+static void silence_is_a_timeout(void **state)
+{
+	struct sockrig *rig = *state;
+	struct events events;
+	int fd = sockrig_socket(AF_INET, SOCK_STREAM, 0), one = 1;
+	struct dmm_event *ev = events.ev;
+	unsigned int i;
+
+	open_events(rig, &events);
+	setsockopt(fd, IPPROTO_TCP, TCP_SYNCNT, &one, sizeof(one));
+	assert_int_equal(sockrig_connect(fd, RIG_FAR4, RIG_PORT_STACK), 0);
+	assert_int_equal(sockrig_outcome(fd, 15000), ETIMEDOUT);
+	/* the SYN, as often as it was sent, and the end */
+	expect_event(&events, DMM_EVENT_SYN, 0);
+	assert_true(events.n >= 3);
+	for (i = 1; i < events.n - 1; i++) {
+		assert_int_equal(ev[i].kind, DMM_EVENT_SYN);
+		assert_int_equal(tcp_of(&ev[i])->seq, tcp_of(&ev[0])->seq);
+		assert_int_equal(ev[i].cookie, ev[0].cookie);
+	}
+	assert_int_equal(ev[i].kind, DMM_EVENT_CLOSED);
+	close(fd);
+	ring_buffer__free(events.ring);
+}
+
+/* Between the verdict and a (re)transmitted SYN the instance may die. */
+static void a_vanished_listener_refuses(void **state)
+{
+	struct sockrig *rig = *state;
+	struct events events;
+	unsigned int i;
+
+	open_events(rig, &events);
+	for (i = 0; i < 2; i++) {
+		int fd = start(i);
+
+		expect_event(&events, DMM_EVENT_SYN, 500);
+		close(rig->relay[families[i].wire]);
+		rig->relay[families[i].wire] = -1;
+		assert_int_equal(sockrig_outcome(fd, 5000), ECONNREFUSED);
+		close(fd);
+		sockrig_relisten(rig, families[i].wire, true);
+		expect_event(&events, DMM_EVENT_CLOSED, 500);
+	}
+	ring_buffer__free(events.ring);
+}
+
+static void a_foreign_listener_gets_nothing(void **state)
+{
+	struct sockrig *rig = *state;
+	uint64_t before = bpfenv_counter(&rig->env, DMM_REASON_INST_NO_RELAY);
+	struct pollfd p;
+	struct events events;
+	int fd;
+
+	open_events(rig, &events);
+	fd = start(0);
+	expect_event(&events, DMM_EVENT_SYN, 500);
+	sockrig_relisten(rig, DMM_FAMILY_V4, false);
+	p = (struct pollfd){ .fd = rig->relay[DMM_FAMILY_V4], .events = POLLIN };
+	assert_int_equal(poll(&p, 1, 1500), 0);
+	assert_true(bpfenv_counter(&rig->env, DMM_REASON_INST_NO_RELAY) > before);
+	expect_nothing(&events, 0);
+	close(fd);
+	ring_buffer__free(events.ring);
+}
+
+static void ip_options_are_held_too(void **state)
+{
+	static const uint8_t nops[4] = { 1, 1, 1, 1 };
+	struct sockrig *rig = *state;
+	struct dmm_event *ev;
+	struct events events;
+	int fd = sockrig_socket(AF_INET, SOCK_STREAM, 0);
+
+	open_events(rig, &events);
+	assert_int_equal(setsockopt(fd, IPPROTO_IP, IP_OPTIONS, nops, sizeof(nops)), 0);
+	assert_int_equal(sockrig_connect(fd, RIG_FAR4, RIG_PORT_STACK), 0);
+	ev = expect_event(&events, DMM_EVENT_SYN, 500);
+	assert_int_equal(ev->packet[0], 0x46);
+	assert_int_equal(tcp_of(ev)->source, ev->app_port);
+	inject(rig, ev);
+	close(sockrig_accept(rig->relay[DMM_FAMILY_V4]));
+	close(fd);
+	ring_buffer__free(events.ring);
+}
+
+static void everybody_else_passes(void **state)
+{
+	struct sockrig *rig = *state;
+	uint64_t before = bpfenv_counter(&rig->env, DMM_REASON_SYN_HELD);
+	struct sockaddr_in relay = { .sin_family = AF_INET,
+				     .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+				     .sin_port = rig->inst.relay_port[DMM_FAMILY_V4] };
+	int fd = sockrig_socket(AF_INET, SOCK_STREAM, 0), stranger;
+
+	/* a kernel verdict */
+	assert_int_equal(sockrig_connect(fd, RIG_FAR4, RIG_PORT_KERNEL), 0);
+	close(sockrig_accept(rig->far[DMM_FAMILY_V4]));
+	close(fd);
+	/* a stranger who knocks at the relay port itself: the instance resets it, it gets there */
+	stranger = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	connect(stranger, (struct sockaddr *)&relay, sizeof(relay));
+	close(sockrig_accept(rig->relay[DMM_FAMILY_V4]));
+	close(stranger);
+	assert_int_equal(bpfenv_counter(&rig->env, DMM_REASON_SYN_HELD), before);
+}
+
+static int setup_with_lo(void **state)
+{
+	if (sockrig_setup(state) < 0)
+		return -1;
+	sockrig_attach_lo(*state);
+	return 0;
+}
+
+static int run(void)
+{
+#define TEST(f) cmocka_unit_test_setup(f, sockrig_reset)
+	const struct CMUnitTest tests[] = {
+		TEST(syn_is_held_and_told),
+		TEST(injected_syn_connects),
+		TEST(refusal_is_connection_refused),
+		TEST(closing_while_held_is_told),
+		TEST(disconnecting_while_held_is_told),
+		TEST(silence_is_a_timeout),
+		TEST(a_vanished_listener_refuses),
+		TEST(a_foreign_listener_gets_nothing),
+		TEST(ip_options_are_held_too),
+		TEST(everybody_else_passes),
+	};
+
+	return cmocka_run_group_tests(tests, setup_with_lo, sockrig_teardown);
+}
+
+int main(void)
+{
+	return sockrig_main(run);
+}

@@ -1,0 +1,103 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Planted bugs: a test that never fails proves nothing, so each patch must make it fail.
+
+  tests/lib/planted.py TEST.c -- SOURCE... -- PATCH...
+
+For each PATCH (unified diff, -p1 against the tree) copies what the test needs, applies it, builds
+TEST.c with the C files of SOURCE... (files or folders) and runs it. The test must pass without a
+patch and fail with each: by a "not ok" line or a signal, not by a build error. Prints TAP. CC, CFLAGS
+and LIBS come from the environment (LIBS: pkg-config modules).
+"""
+
+import concurrent.futures
+import glob
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.realpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
+COPIED = ("include", "userspace", "tests/lib", "tests/unit")
+TIMEOUT = 120
+
+
+def sources_of(names):
+    files = []
+    for name in names:
+        path = os.path.join(ROOT, name)
+        found = sorted(glob.glob(os.path.join(path, "*.c"))) if os.path.isdir(path) else [path]
+        files += [os.path.relpath(f, ROOT) for f in found]
+    return files
+
+
+def libraries():
+    modules = (os.environ.get("LIBS") or "cmocka yaml-0.1").split()
+    out = subprocess.run(["pkg-config", "--cflags", "--libs", *modules], check=True,
+                         capture_output=True, text=True)
+    return out.stdout.split()
+
+
+def attempt(test, sources, patch, libs):
+    """(test passed?, what went wrong before it could run, its output)"""
+    with tempfile.TemporaryDirectory(prefix="dmm-planted-") as tree:
+        for folder in COPIED:
+            shutil.copytree(os.path.join(ROOT, folder), os.path.join(tree, folder))
+        if patch:
+            with open(patch) as f:
+                p = subprocess.run(["patch", "-p1", "--batch", "--fuzz=0"], cwd=tree, stdin=f,
+                                   capture_output=True, text=True)
+            if p.returncode:
+                return None, "does not apply", p.stdout + p.stderr
+        program = os.path.join(tree, "test")
+        p = subprocess.run([os.environ.get("CC") or "gcc", "-std=gnu11",
+                            *shlex.split(os.environ.get("CFLAGS") or "-O1"), "-Iinclude",
+                            "-Iuserspace", "-Itests/lib", test, *sources, *libs, "-o", program],
+                           cwd=tree, capture_output=True, text=True)
+        if p.returncode:
+            return None, "does not build", p.stderr
+        env = {**os.environ, "CMOCKA_MESSAGE_OUTPUT": "TAP"}
+        env.pop("LONG", None)
+        try:
+            p = subprocess.run([program], cwd=ROOT, env=env, timeout=TIMEOUT, capture_output=True,
+                               text=True, errors="replace")
+        except subprocess.TimeoutExpired:
+            return None, "still runs after %d s" % TIMEOUT, ""
+        output = p.stdout + p.stderr
+        if p.returncode == 0:
+            return True, None, output
+        if p.returncode > 0 and "\nnot ok" not in "\n" + p.stdout:
+            return None, "exits with %d before any result" % p.returncode, output
+        return False, None, output
+
+
+def main(args):
+    try:
+        first = args.index("--")
+        second = args.index("--", first + 1)
+    except ValueError:
+        sys.exit(__doc__)
+    test, = args[:first]
+    sources, patches = sources_of(args[first + 1:second]), args[second + 1:]
+    libs = libraries()
+    failed = 0
+    print("1..%d" % (len(patches) + 1), flush=True)
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(lambda p: attempt(test, sources, p, libs), [None, *patches])
+        for number, (patch, result) in enumerate(zip([None, *patches], results), 1):
+            passed, fault, output = result
+            what = "%s is caught" % os.path.basename(patch) if patch else "passes without a patch"
+            ok = fault is None and passed == (patch is None)
+            failed += not ok
+            print("%s %d - %s: %s" % ("ok" if ok else "not ok", number, os.path.basename(test),
+                                      what), flush=True)
+            if not ok:
+                for line in ([fault] if fault else []) + output.splitlines()[-20:]:
+                    print("#   " + line)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

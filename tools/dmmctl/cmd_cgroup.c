@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* attach, detach and run: which cgroups' sockets the policy is about. Paths go to dmmd as they were
+ * given: it knows its cgroup root. */
+#include "dmmctl.h"
+
+#include <errno.h>
+
+#include "base/mountinfo.h"
+#include "base/proc.h"
+
+/* The full path of a process' cgroup. */
+static int cgroup_of_pid(const struct ctl *ctl, const char *text, char *buf, size_t size)
+{
+	char mount[256], path[4096], *end;
+	long pid = strtol(text, &end, 10);
+	int r;
+
+	if (*end || pid <= 0)
+		return usage(ctl, "--pid takes a process id");
+	r = dmm_mount_find("cgroup2", mount, sizeof(mount));
+	if (r == 0)
+		r = dmm_proc_cgroup(pid, path, sizeof(path));
+	if (r < 0)
+		return fail(ctl, exit_of(r), r, NULL, "cgroup of process %ld", pid);
+	snprintf(buf, size, "%s%s", mount, path);
+	return CTL_OK;
+}
+
+static int ask_cgroup(const struct ctl *ctl, const char *verb, struct json_object **ret)
+{
+	const char *cgroup = ctl->opt[OPT_CGROUP], *pid = ctl->opt[OPT_PID];
+	struct json_object *args;
+	char path[4352];
+	int r;
+
+	if (!cgroup == !pid)
+		return usage(ctl, "which cgroup? --cgroup PATH or --pid PID");
+	if (pid) {
+		r = cgroup_of_pid(ctl, pid, path, sizeof(path));
+		if (r != CTL_OK)
+			return r;
+		cgroup = path;
+	}
+	args = json_object_new_object();
+	dmm_json_set_text(args, "cgroup", cgroup);
+	return ask_daemon(ctl, verb, args, ret);
+}
+
+int cmd_attach(struct ctl *ctl)
+{
+	struct json_object *result = NULL;
+	uint64_t sockets;
+	int r = ask_cgroup(ctl, "attach", &result);
+
+	if (r != CTL_OK)
+		return r;
+	sockets = get_u64(result, "existing_sockets");
+	if (!is_json(ctl))
+		printf("%s %s (cgroup id %s), %s%lu existing socket%s stay%s where %s\n",
+		       get_bool(result, "already") ? "already attached to" : "attached to",
+		       get_text(result, "cgroup"), get_text(result, "cgroup_id"),
+		       get_member(result, "existing_sockets_complete") &&
+				       !get_bool(result, "existing_sockets_complete") ?
+			       "at least " :
+			       "",
+		       sockets, sockets == 1 ? "" : "s", sockets == 1 ? "s" : "",
+		       sockets == 1 ? "it is" : "they are");
+	print_document(ctl, result);
+	return CTL_OK;
+}
+
+int cmd_detach(struct ctl *ctl)
+{
+	struct json_object *result = NULL;
+	int r = ask_cgroup(ctl, "detach", &result);
+
+	if (r != CTL_OK)
+		return r;
+	if (!is_json(ctl))
+		printf(get_bool(result, "still_named") ?
+			       "%s stays attached: the policy names it\n" :
+			       "detached from %s; flows that a stack carries go on\n",
+		       get_text(result, "cgroup"));
+	print_document(ctl, result);
+	return CTL_OK;
+}
+
+int cmd_run(struct ctl *ctl)
+{
+	struct json_object *result = NULL, *args;
+	int r;
+
+	if (ctl->argc == 0)
+		return usage(ctl, "run what?");
+	args = json_object_new_object();
+	if (ctl->opt[OPT_CGROUP])
+		dmm_json_set_text(args, "cgroup", ctl->opt[OPT_CGROUP]);
+	r = ask_daemon(ctl, "run", args, &result);
+	if (r != CTL_OK)
+		return r;
+	if (ctl->verbose)
+		note(ctl, "dmm: %s runs in cgroup %s", ctl->argv[0], get_text(result, "cgroup"));
+	json_object_put(result);
+	ctl->argv[ctl->argc] = NULL;
+	execvp(ctl->argv[0], ctl->argv);
+	r = -errno;
+	fail(ctl, CTL_FAILED, r, NULL, "%s", ctl->argv[0]);
+	return r == -ENOENT ? 127 : 126; /* as shells and env(1) have it */
+}

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* stats: how often each reason decided, and each instance's counters; from the pinned maps or, for
+ * those who may not read them, from dmmd. */
+#include "dmmctl.h"
+
+#include <errno.h>
+
+#include "steer/view.h"
+
+static struct json_object *read_reasons(struct dmm_view *view)
+{
+	struct json_object *list = json_object_new_array();
+
+	/* from 1: NONE counts nothing */
+	for (int i = 1; i < DMM_NUM_REASONS; i++) {
+		struct json_object *item = json_object_new_object();
+		uint64_t count = 0;
+
+		dmm_view_counter(view, i, &count);
+		dmm_json_set_text(item, "reason", dmm_reason_word(i));
+		dmm_json_set_text(item, "text", dmm_reason_text(i));
+		dmm_json_set_u64(item, "count", count);
+		json_object_array_add(list, item);
+	}
+	return list;
+}
+
+static void add_shared(struct json_object *item, const struct dmm_inst_shared *shared)
+{
+	const struct {
+		const char *key;
+		uint64_t value;
+	} counters[] = {
+		{ "flows", shared->flows },
+		{ "flows_opened", shared->flows_opened },
+		{ "flows_refused", shared->flows_refused },
+		{ "flows_timed_out", shared->flows_timed_out },
+		{ "flows_reset", shared->flows_reset },
+		{ "rx_packets", shared->rx_packets },
+		{ "rx_bytes", shared->rx_bytes },
+		{ "rx_dropped", shared->rx_dropped },
+		{ "tx_packets", shared->tx_packets },
+		{ "tx_bytes", shared->tx_bytes },
+		{ "tx_no_frame", shared->tx_no_frame },
+		{ "no_neighbour", shared->no_neighbour },
+		{ "strangers", shared->strangers },
+		{ "memory_bytes", shared->memory_bytes },
+	};
+
+	for (unsigned int i = 0; i < DMM_ARRAY_SIZE(counters); i++)
+		dmm_json_set_u64(item, counters[i].key, counters[i].value);
+}
+
+static struct json_object *read_stack(struct dmm_view *view, uint32_t id,
+				      struct dmm_inst_shared *shared)
+{
+	struct dmm_inst_stats stats;
+	struct dmm_instance inst;
+	struct json_object *item;
+
+	if (dmm_view_instance(view, id, &inst) < 0 || inst.state == DMM_INST_FREE)
+		return NULL;
+	item = json_object_new_object();
+	dmm_json_set_text(item, "name", inst.name);
+	dmm_json_set_text(item, "stack", inst.stack);
+	if (dmm_view_inst_stats(view, id, &stats) == 0) {
+		dmm_json_set_u64(item, "door_packets", stats.packets);
+		dmm_json_set_u64(item, "door_bytes", stats.bytes);
+		dmm_json_set_u64(item, "connects", stats.connects);
+		dmm_json_set_u64(item, "rejects", stats.rejects);
+	}
+	if (dmm_view_shared(view, id, shared, false) == 0)
+		add_shared(item, shared);
+	return item;
+}
+
+static int read_stats(const struct ctl *ctl, struct json_object **ret)
+{
+	struct json_object *doc = dmm_json_document("StatsReport"), *stacks;
+	dmm_autofree struct dmm_inst_shared *shared = malloc(sizeof(*shared));
+	struct dmm_view *view = NULL;
+	int r = shared ? open_view(ctl, &view) : fail(ctl, CTL_FAILED, -ENOMEM, NULL, "stats");
+
+	if (r != CTL_OK) {
+		json_object_put(doc);
+		return r;
+	}
+	stacks = json_object_new_array();
+	for (uint32_t id = 0; id < DMM_MAX_INSTANCES; id++) {
+		struct json_object *stack = read_stack(view, id, shared);
+
+		if (stack)
+			json_object_array_add(stacks, stack);
+	}
+	json_object_object_add(doc, "reasons", read_reasons(view));
+	json_object_object_add(doc, "stacks", stacks);
+	dmm_view_close(view);
+	*ret = doc;
+	return CTL_OK;
+}
+
+static int by_count(const void *a, const void *b)
+{
+	uint64_t x = get_u64(*(struct json_object *const *)a, "count");
+	uint64_t y = get_u64(*(struct json_object *const *)b, "count");
+
+	return x > y ? -1 : x < y;
+}
+
+static void print_reasons(const struct ctl *ctl, struct json_object *reasons)
+{
+	json_object_array_sort(reasons, by_count);
+	printf("%12s  REASON\n", "COUNT");
+	for (size_t i = 0; i < json_object_array_length(reasons); i++) {
+		struct json_object *item = json_object_array_get_idx(reasons, i);
+		uint64_t count = get_u64(item, "count");
+
+		if (!count && !ctl->opt[OPT_ALL] && !ctl->opt[OPT_DESCRIBE])
+			break; /* sorted: only zeros follow */
+		printf("%12lu  %s", count, get_text(item, "reason"));
+		if (ctl->opt[OPT_DESCRIBE])
+			printf("%*s%s", (int)(22 - strlen(get_text(item, "reason"))), "",
+			       get_text(item, "text"));
+		putchar('\n');
+	}
+}
+
+static void print_stack(struct json_object *stack)
+{
+	printf("\n%s\n", get_text(stack, "name"));
+	json_object_object_foreach(stack, key, value) {
+		if (json_object_is_type(value, json_type_int))
+			printf("%12lu  %s\n", json_object_get_uint64(value), key);
+	}
+}
+
+int cmd_stats(struct ctl *ctl)
+{
+	struct json_object *doc = NULL, *stacks;
+	int r = geteuid() == 0 ? read_stats(ctl, &doc) : ask_daemon(ctl, "stats", NULL, &doc);
+
+	if (r != CTL_OK)
+		return r;
+	if (!is_json(ctl)) {
+		print_reasons(ctl, get_member(doc, "reasons"));
+		stacks = get_member(doc, "stacks");
+		for (size_t i = 0; stacks && i < json_object_array_length(stacks); i++)
+			print_stack(json_object_array_get_idx(stacks, i));
+	}
+	print_document(ctl, doc);
+	return CTL_OK;
+}

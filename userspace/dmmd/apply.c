@@ -1,0 +1,447 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The apply job. */
+#include "dmmd/apply.h"
+
+#include <errno.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/util.h"
+#include "ctl/json.h"
+#include "dmmd/dmmd.h"
+#include "dmmd/hostcheck.h"
+#include "dmmd/inst.h"
+#include "dmmd/plan.h"
+
+#define EXIT_FAILED	1
+#define EXIT_BAD_POLICY 5
+
+struct dmmd_job {
+	struct dmmd *d;
+	struct dmm_policy *policy;
+	struct dmm_findings found;
+	struct dmm_tables tables;
+	struct dmmd_classes classes; /* the registry as it will be */
+	struct dmmd_plan plan;
+	char *file, *text;
+	size_t len;
+	uint32_t generation;
+	uint64_t applied_at; /* realtime */
+	uint64_t begun_at;   /* monotonic */
+	unsigned int waiting;
+	int err; /* of the first start that failed */
+	dmmd_done_fn done;
+	void *ctx;
+};
+
+static void job_free(struct dmmd_job *job)
+{
+	dmm_policy_free(job->policy);
+	dmm_findings_free(&job->found);
+	dmm_tables_free(&job->tables);
+	dmmd_classes_free(&job->classes);
+	free(job->file);
+	free(job->text);
+	free(job);
+}
+
+static int job_new(struct dmmd *d, const struct dmmd_policy_text *policy, dmmd_done_fn done,
+		   void *ctx, struct dmmd_job **ret)
+{
+	struct dmmd_job *job = calloc(1, sizeof(*job));
+	int r;
+
+	if (!job)
+		return -ENOMEM;
+	job->d = d;
+	job->done = done;
+	job->ctx = ctx;
+	job->begun_at = dmm_now_ns();
+	job->applied_at = dmm_clock_ns(CLOCK_REALTIME);
+	job->generation = d->state.generation + 1;
+	job->len = policy->len;
+	r = dmmd_classes_clone(&d->state.classes, &job->classes);
+	job->file = strdup(policy->file);
+	job->text = malloc(policy->len + 1);
+	if (r < 0 || !job->file || !job->text) {
+		job_free(job);
+		return -ENOMEM;
+	}
+	memcpy(job->text, policy->text, policy->len);
+	job->text[policy->len] = '\0';
+	*ret = job;
+	return 0;
+}
+
+/* --- answers --- */
+
+/* The caller's; NULL where nothing was found. */
+static char *findings_text(const struct dmm_findings *found)
+{
+	char *text = NULL;
+	size_t len;
+	FILE *out = found->n ? open_memstream(&text, &len) : NULL;
+
+	if (!out)
+		return NULL;
+	dmm_findings_print(found, out);
+	fclose(out);
+	return text;
+}
+
+static void fail(struct dmmd_job *job, int err, int exit_code, const char *hint, const char *format,
+		 ...) __attribute__((format(printf, 5, 6)));
+
+static void fail(struct dmmd_job *job, int err, int exit_code, const char *hint, const char *format,
+		 ...)
+{
+	dmm_autofree char *findings = findings_text(&job->found);
+	struct json_object *error;
+	va_list ap;
+
+	va_start(ap, format);
+	error = dmm_json_verror(err, exit_code, hint, findings, format, ap);
+	va_end(ap);
+	job->done(job->ctx, NULL, error);
+	job_free(job);
+}
+
+static void fail_steer(struct dmmd_job *job, int err)
+{
+	char text[512];
+	const char *hint;
+	char *newline;
+
+	snprintf(text, sizeof(text), "%s", dmm_steer_reason());
+	newline = strchr(text, '\n');
+	hint = newline ? newline + 1 : NULL;
+	if (newline)
+		*newline = '\0';
+	fail(job, err, EXIT_FAILED, hint, "%s", text);
+}
+
+static struct json_object *report(const struct dmmd_job *job, const char *kind)
+{
+	dmm_autofree char *findings = findings_text(&job->found);
+	struct json_object *doc = dmm_json_document(kind);
+	struct json_object *messages = json_object_new_array();
+
+	dmm_json_set_text(doc, "policy", job->policy->name);
+	dmm_json_set_text(doc, "file", job->file);
+	dmm_json_set_u64(doc, "rules", job->policy->n_rules);
+	dmm_json_set_u64(doc, "stacks", job->policy->n_stacks);
+	dmm_json_set_u64(doc, "errors", job->found.errors);
+	dmm_json_set_u64(doc, "warnings", job->found.warnings);
+	if (findings)
+		dmm_json_set_text(doc, "findings", findings);
+	for (unsigned int i = 0; i < job->plan.n; i++) {
+		char text[256];
+
+		dmmd_step_describe(&job->plan.steps[i], text, sizeof(text));
+		if (text[0])
+			json_object_array_add(messages, json_object_new_string(text));
+	}
+	json_object_object_add(doc, "messages", messages);
+	return doc;
+}
+
+/* --- up to the first touch --- */
+
+static int class_of(void *ctx, const char *cgroup)
+{
+	struct dmmd_job *job = ctx;
+
+	return dmmd_classes_get(&job->classes, cgroup, job->generation);
+}
+
+static int instance_of(void *ctx, const char *stack)
+{
+	struct dmmd_job *job = ctx;
+	const struct dmmd_step *step = dmmd_plan_find(&job->plan, stack);
+
+	return step ? (int)step->slot : -ENOENT;
+}
+
+/* 0, or the job has answered and is gone. */
+static int prepare(struct dmmd_job *job, bool restore)
+{
+	struct dmmd *d = job->d;
+	struct dmm_compile_env env = {
+		.ctx = job,
+		.class_of = class_of,
+		.instance_of = instance_of,
+		.generation = job->generation,
+		.applied_at = job->applied_at,
+	};
+	int r = dmm_policy_parse(job->text, job->len, job->file, &job->policy, &job->found);
+
+	if (r == 0)
+		r = dmmd_hostcheck(d, job->policy, &job->found);
+	if (r == 0)
+		r = dmmd_plan_make(d, job->policy, restore, &job->plan, &job->found);
+	if (r == 0 && !job->found.errors)
+		r = dmm_policy_compile(job->policy, &env, &job->tables, &job->found);
+	if (job->found.errors) {
+		fail(job, -EINVAL, EXIT_BAD_POLICY, NULL, "%s: %u error%s; nothing was changed",
+		     job->file, job->found.errors, job->found.errors == 1 ? "" : "s");
+		return -EINVAL;
+	}
+	if (r < 0)
+		fail(job, r, EXIT_FAILED, NULL, "%s: %s; nothing was changed", job->file,
+		     strerror(-r));
+	return r;
+}
+
+void dmmd_check(struct dmmd *d, const struct dmmd_policy_text *policy, const char *kind,
+		dmmd_done_fn done, void *ctx)
+{
+	struct dmmd_job *job;
+	struct json_object *doc;
+
+	if (job_new(d, policy, done, ctx, &job) < 0) {
+		done(ctx, NULL, dmm_json_error(-ENOMEM, EXIT_FAILED, NULL, NULL, "out of memory"));
+		return;
+	}
+	if (prepare(job, false) < 0)
+		return;
+	doc = report(job, kind);
+	dmm_json_set_bool(doc, "dry_run", true);
+	done(ctx, doc, NULL);
+	job_free(job);
+}
+
+/* --- the end of it --- */
+
+static void job_over(struct dmmd_job *job)
+{
+	job->d->job = NULL;
+	job->d->n_pending_ports = 0;
+	dmmd_insts_reserve(job->d);
+}
+
+static void undo_step(struct dmmd_job *job, const struct dmmd_step *step)
+{
+	static const char why[] = "the apply failed";
+	struct dmmd_inst *inst = job->d->inst[step->slot];
+
+	if (!inst)
+		return;
+	switch (step->kind) {
+	case DMMD_STEP_START:
+		dmmd_inst_end(inst, step->inst ? DMMD_AFTER_STAY : DMMD_AFTER_FREE, why);
+		break;
+	case DMMD_STEP_CHANGE:
+	case DMMD_STEP_REPLACE:
+		dmmd_inst_start(inst, &step->old, why, NULL, NULL);
+		break;
+	default:
+		break;
+	}
+}
+
+static void roll_back(struct dmmd_job *job)
+{
+	/* those that make room first */
+	for (unsigned int i = 0; i < job->plan.n; i++)
+		if (job->plan.steps[i].kind == DMMD_STEP_START)
+			undo_step(job, &job->plan.steps[i]);
+	for (unsigned int i = 0; i < job->plan.n; i++)
+		if (job->plan.steps[i].kind != DMMD_STEP_START)
+			undo_step(job, &job->plan.steps[i]);
+	dmmd_cgroups_cancel(job->d);
+	job_over(job);
+}
+
+static int install(struct dmmd_job *job)
+{
+	int r = dmmd_cgroups_prepare(job->d, job->policy, &job->classes, job->generation);
+
+	return r < 0 ? r : dmm_steer_install(job->d->steer, &job->tables);
+}
+
+/* The generation is live: from here on nothing fails any more. */
+static void remember(struct dmmd_job *job)
+{
+	struct dmmd *d = job->d;
+	int r;
+
+	d->state.generation = job->generation;
+	d->state.applied_at = job->applied_at;
+	free(d->state.policy_file);
+	d->state.policy_file = DMM_TAKE_PTR(job->file);
+	dmmd_classes_free(&d->state.classes);
+	d->state.classes = job->classes;
+	dmmd_classes_init(&job->classes);
+	memcpy(d->live.name, job->policy->name, sizeof(d->live.name));
+	d->live.rules = job->policy->n_rules;
+	d->live.stacks = job->policy->n_stacks;
+	r = dmmd_state_save_policy(d->options.state_dir, job->text, job->len);
+	if (r < 0)
+		dmm_err(r, "%s/policy.yaml", d->options.state_dir);
+	dmmd_save(d);
+}
+
+static void drain_removed(struct dmmd_job *job)
+{
+	for (unsigned int i = 0; i < job->plan.n; i++) {
+		const struct dmmd_step *step = &job->plan.steps[i];
+		struct dmmd_inst *inst = job->d->inst[step->slot];
+
+		if (step->kind == DMMD_STEP_DRAIN && inst)
+			dmmd_inst_drain(inst, true);
+		else if (step->kind == DMMD_STEP_REPLACE && inst)
+			dmmd_inst_end(inst, DMMD_AFTER_FREE, "removed");
+	}
+}
+
+static void commit(struct dmmd_job *job)
+{
+	uint32_t before = job->d->state.generation;
+	struct json_object *doc = report(job, "PolicyApplied");
+	uint64_t took = dmm_now_ns() - job->begun_at;
+
+	dmm_info("policy %s: generation %u live after %llu.%llu ms, %zu rules, %zu stacks",
+		 job->policy->name, job->generation, (unsigned long long)(took / DMM_NS_PER_MS),
+		 (unsigned long long)(took / (DMM_NS_PER_MS / 10) % 10), job->policy->n_rules,
+		 job->policy->n_stacks);
+	remember(job);
+	dmmd_cgroups_commit(job->d);
+	drain_removed(job);
+	job_over(job);
+	dmmd_save(job->d);
+	dmm_json_set_u64(doc, "generation", job->generation);
+	dmm_json_set_u64(doc, "previous_generation", before);
+	dmm_json_set_bool(doc, "dry_run", false);
+	json_object_object_add(doc, "took_ms",
+			       json_object_new_double((double)took / DMM_NS_PER_MS));
+	job->done(job->ctx, doc, NULL);
+	job_free(job);
+}
+
+static void finish(struct dmmd_job *job)
+{
+	int r = job->err ? job->err : install(job);
+
+	if (r == 0) {
+		commit(job);
+		return;
+	}
+	roll_back(job);
+	if (!job->err) {
+		fail_steer(job, r);
+		return;
+	}
+	fail(job, r, EXIT_FAILED, "the instance's log has more", "%s: %s", job->file,
+	     "a stack did not start; the policy before stays");
+}
+
+/* --- starting instances --- */
+
+static void settled(void *ctx, struct dmmd_inst *inst, int err, const char *text)
+{
+	struct dmmd_job *job = ctx;
+	const struct dmmd_step *step = dmmd_plan_find(&job->plan, inst->spec.name);
+	char reason[640];
+	char *hint;
+
+	if (err < 0) {
+		snprintf(reason, sizeof(reason), "%s", text);
+		hint = strchr(reason, '\n');
+		if (hint)
+			*hint++ = '\0';
+		dmm_findings_add(&job->found, DMM_SEVERITY_ERROR, DMMD_CODE_START_FAILED,
+				 step ? step->place : (struct dmm_place){ 0 }, hint,
+				 "stack '%s' did not start: %s", inst->spec.name, reason);
+		job->err = job->err ? job->err : err;
+	}
+	if (--job->waiting == 0)
+		finish(job);
+}
+
+/* 0: dmmd_inst_start() may be called. */
+static int slot_for(struct dmmd_job *job, const struct dmmd_step *step, struct dmmd_inst **ret)
+{
+	*ret = step->inst;
+	return step->inst ? 0 : dmmd_inst_new(job->d, &step->spec, step->slot, ret);
+}
+
+static void run_step(struct dmmd_job *job, const struct dmmd_step *step)
+{
+	struct dmmd_inst *inst;
+
+	switch (step->kind) {
+	case DMMD_STEP_START:
+	case DMMD_STEP_CHANGE:
+		job->waiting++;
+		if (slot_for(job, step, &inst) < 0) {
+			job->waiting--;
+			job->err = -ENOMEM;
+			return;
+		}
+		dmmd_inst_start(inst, &step->spec, "its stack was changed", settled, job);
+		break;
+	case DMMD_STEP_KICK:
+		dmmd_inst_start(step->inst, &step->spec, "", NULL, NULL);
+		break;
+	case DMMD_STEP_REPLACE:
+		dmmd_inst_end(step->inst, DMMD_AFTER_STAY, "removed");
+		break;
+	default:
+		break;
+	}
+}
+
+static int reserve_ports(struct dmmd_job *job)
+{
+	struct dmmd *d = job->d;
+
+	d->n_pending_ports = 0;
+	for (unsigned int i = 0; i < job->plan.n && d->n_pending_ports < DMM_MAX_INSTANCES; i++)
+		if (job->plan.steps[i].kind == DMMD_STEP_START ||
+		    job->plan.steps[i].kind == DMMD_STEP_CHANGE)
+			d->pending_ports[d->n_pending_ports++] = job->plan.steps[i].spec.ports;
+	return dmmd_insts_reserve(d);
+}
+
+void dmmd_apply(struct dmmd *d, const struct dmmd_policy_text *policy, bool restore,
+		dmmd_done_fn done, void *ctx)
+{
+	struct dmmd_job *job;
+	int r;
+
+	if (d->job) {
+		done(ctx, NULL,
+		     dmm_json_error(-EBUSY, EXIT_FAILED, "try again when it is done", NULL,
+				    "another apply is under way"));
+		return;
+	}
+	if (job_new(d, policy, done, ctx, &job) < 0) {
+		done(ctx, NULL, dmm_json_error(-ENOMEM, EXIT_FAILED, NULL, NULL, "out of memory"));
+		return;
+	}
+	if (prepare(job, restore) < 0)
+		return;
+	d->job = job;
+	r = reserve_ports(job);
+	if (r < 0) {
+		job_over(job);
+		fail_steer(job, r);
+		return;
+	}
+	job->waiting = 1; /* ours, so that nothing finishes before all have begun */
+	for (unsigned int i = 0; i < job->plan.n; i++)
+		run_step(job, &job->plan.steps[i]);
+	if (--job->waiting == 0)
+		finish(job);
+}
+
+void dmmd_apply_abandon(struct dmmd *d)
+{
+	if (!d->job)
+		return;
+	for (unsigned int i = 0; i < DMM_MAX_INSTANCES; i++)
+		if (d->inst[i])
+			d->inst[i]->settled = NULL;
+	job_free(d->job);
+	d->job = NULL;
+}

@@ -1,0 +1,475 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The wanted cgroups, kept attached through their coming and going. inotify on the folder above (or
+ * the nearest one that exists) says when to look again. */
+#define _GNU_SOURCE
+#include "dmmd/cgroups.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mountinfo.h"
+#include "base/proc.h"
+#include "base/util.h"
+#include "dmmd/dmmd.h"
+
+#define WATCH_MASK (IN_CREATE | IN_DELETE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE_SELF | IN_ONLYDIR)
+
+/* --- paths --- */
+
+int dmmd_cgroup_normalise(const char *path, char ret[static PATH_MAX])
+{
+	size_t n = 0;
+
+	if (path[0] != '/')
+		return -EINVAL;
+	while (*path) {
+		size_t len;
+
+		path += strspn(path, "/");
+		len = strcspn(path, "/");
+		if (len == 0 || (len == 1 && path[0] == '.')) {
+			path += len;
+			continue;
+		}
+		if (len == 2 && path[0] == '.' && path[1] == '.')
+			return -EINVAL;
+		if (n + 1 + len + 1 > PATH_MAX)
+			return -ENAMETOOLONG;
+		ret[n++] = '/';
+		memcpy(ret + n, path, len);
+		n += len;
+		path += len;
+	}
+	if (n == 0)
+		ret[n++] = '/';
+	ret[n] = '\0';
+	return 0;
+}
+
+int dmmd_cgroup_full(struct dmmd *d, const char *path, char ret[static PATH_MAX])
+{
+	const char *root = d->options.cgroup_root;
+	int n;
+
+	n = snprintf(ret, PATH_MAX, "%s%s", dmm_streq(root, "/") ? "" : root,
+		     dmm_streq(path, "/") ? "" : path);
+	return n >= PATH_MAX ? -ENAMETOOLONG : 0;
+}
+
+static unsigned int depth(const char *path)
+{
+	unsigned int n = 0;
+
+	for (const char *p = path; *p; p++)
+		n += *p == '/' && p[1] && p[1] != '/';
+	return n;
+}
+
+/* The cgroup2 mount that the root lies in; the root's own path below it follows from its length. */
+static int mount_of_root(struct dmmd *d, char ret[static PATH_MAX])
+{
+	return dmm_mount_covering("cgroup2", d->options.cgroup_root, ret, PATH_MAX);
+}
+
+int dmmd_cgroup_of(struct dmmd *d, pid_t pid, char ret[static PATH_MAX])
+{
+	char mount[PATH_MAX], path[PATH_MAX];
+	const char *root;
+	size_t len;
+	int r = mount_of_root(d, mount);
+
+	if (r == 0)
+		r = dmm_proc_cgroup(pid, path, sizeof(path));
+	if (r < 0)
+		return r;
+	root = d->options.cgroup_root + strlen(mount);
+	len = strlen(root);
+	if (strncmp(path, root, len) != 0 || (len > 0 && path[len] != '/' && path[len] != '\0'))
+		return -EXDEV;
+	return dmmd_cgroup_normalise(path[len] ? path + len : "/", ret);
+}
+
+/* --- what is there --- */
+
+static uint64_t id_of(const char *full)
+{
+	struct stat st;
+
+	return stat(full, &st) == 0 && S_ISDIR(st.st_mode) ? st.st_ino : 0;
+}
+
+static uint32_t level_of(struct dmmd *d, const char *path)
+{
+	char mount[PATH_MAX];
+
+	if (mount_of_root(d, mount) < 0)
+		return depth(path);
+	return depth(d->options.cgroup_root + strlen(mount)) + depth(path);
+}
+
+static int set_class(struct dmmd *d, struct dmmd_cgroup *cgroup, uint64_t id)
+{
+	if (!cgroup->class_id)
+		return 0;
+	return dmm_steer_set_class(d->steer, id, cgroup->class_id, level_of(d, cgroup->path));
+}
+
+/* The cgroup that was attached is gone; its links went with it. */
+static void forget(struct dmmd *d, struct dmmd_cgroup *cgroup)
+{
+	if (cgroup->class_id)
+		dmm_steer_unset_class(d->steer, cgroup->id);
+	cgroup->id = 0;
+	dmm_info("cgroup %s is gone", cgroup->path);
+}
+
+static int look(struct dmmd *d, struct dmmd_cgroup *cgroup)
+{
+	char full[PATH_MAX];
+	uint64_t id, attached;
+	int r = dmmd_cgroup_full(d, cgroup->path, full);
+
+	if (r < 0)
+		return r;
+	id = id_of(full);
+	if (cgroup->id && cgroup->id != id)
+		forget(d, cgroup);
+	if (!id || cgroup->id == id) {
+		cgroup->problem[0] = '\0';
+		return 0;
+	}
+	r = set_class(d, cgroup, id);
+	if (r == 0)
+		r = dmm_steer_attach_cgroup(d->steer, full, &attached);
+	if (r == 0 && attached != id) /* made anew in between: the next event says so */
+		id = attached;
+	if (r == -ENOENT)
+		return 0;
+	if (r < 0) {
+		dmm_steer_unset_class(d->steer, id);
+		snprintf(cgroup->problem, sizeof(cgroup->problem), "%s", dmm_steer_reason());
+		return r;
+	}
+	cgroup->id = id;
+	cgroup->problem[0] = '\0';
+	dmm_info("cgroup %s attached (id %llu)", cgroup->path, (unsigned long long)id);
+	return 0;
+}
+
+/* --- watching --- */
+
+static bool watched(const struct dmmd_cgroups *set, int wd)
+{
+	for (size_t i = 0; i < set->n_watches; i++)
+		if (set->watches[i] == wd)
+			return true;
+	return false;
+}
+
+/* Watches the nearest folder above @path that exists. Looks again until that is still the nearest:
+ * one made between looking and watching would stay unseen. */
+static int watch_above(struct dmmd *d, const char *path)
+{
+	struct dmmd_cgroups *set = &d->cgroups;
+	char full[PATH_MAX], last[PATH_MAX] = "";
+	int wd = -ENOENT;
+
+	for (;;) {
+		if (dmmd_cgroup_full(d, path, full) < 0)
+			return -ENAMETOOLONG;
+		do {
+			char *slash = strrchr(full, '/');
+
+			if (!slash || strlen(full) <= strlen(d->options.cgroup_root))
+				break;
+			*slash = '\0';
+		} while (id_of(full) == 0);
+		if (dmm_streq(full, last))
+			return wd;
+		memcpy(last, full, sizeof(last));
+		wd = inotify_add_watch(set->inotify.fd, full, WATCH_MASK);
+		if (wd < 0 && errno != ENOENT)
+			return -errno;
+	}
+}
+
+static int watch(struct dmmd *d, const char *path)
+{
+	struct dmmd_cgroups *set = &d->cgroups;
+	int wd = watch_above(d, path);
+	int *more;
+
+	if (wd < 0) {
+		dmm_warning("cgroup %s cannot be watched: %s", path, strerror(-wd));
+		return wd;
+	}
+	if (watched(set, wd))
+		return 0;
+	more = realloc(set->watches, (set->n_watches + 1) * sizeof(more[0]));
+	if (!more)
+		return -ENOMEM;
+	set->watches = more;
+	more[set->n_watches++] = wd;
+	return 0;
+}
+
+/* Watches what is needed now and nothing else. */
+static void rewatch(struct dmmd *d)
+{
+	struct dmmd_cgroups *set = &d->cgroups;
+	int *old = set->watches;
+	size_t n_old = set->n_watches;
+
+	set->watches = NULL;
+	set->n_watches = 0;
+	for (size_t i = 0; i < set->n; i++)
+		watch(d, set->items[i].path);
+	for (size_t i = 0; i < n_old; i++)
+		if (!watched(set, old[i]))
+			inotify_rm_watch(set->inotify.fd, old[i]);
+	free(old);
+}
+
+void dmmd_cgroups_sync(struct dmmd *d)
+{
+	rewatch(d); /* first, so that what appears while we look is not missed */
+	for (size_t i = 0; i < d->cgroups.n; i++) {
+		struct dmmd_cgroup *cgroup = &d->cgroups.items[i];
+
+		if (look(d, cgroup) < 0)
+			dmm_warning("cgroup %s: %s", cgroup->path, cgroup->problem);
+	}
+}
+
+static void inotify_ready(struct dmmd_source *source, uint32_t events)
+{
+	struct dmmd_cgroups *set = dmmd_container(source, struct dmmd_cgroups, inotify);
+	struct dmmd *d = dmmd_container(set, struct dmmd, cgroups);
+	char buf[4096];
+
+	(void)events;
+	while (read(source->fd, buf, sizeof(buf)) > 0)
+		continue; /* whatever happened: look at all */
+	dmmd_cgroups_sync(d);
+}
+
+int dmmd_cgroups_init(struct dmmd *d)
+{
+	dmm_autoclose int fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+	int r;
+
+	d->cgroups = (struct dmmd_cgroups){ .inotify.fd = -1 };
+	if (fd < 0)
+		return -errno;
+	r = dmmd_source_add(&d->loop, &d->cgroups.inotify, fd, EPOLLIN, inotify_ready);
+	if (r == 0)
+		fd = -1;
+	return r;
+}
+
+void dmmd_cgroups_exit(struct dmmd *d)
+{
+	struct dmmd_cgroups *set = &d->cgroups;
+
+	for (size_t i = 0; i < set->n; i++)
+		free(set->items[i].path);
+	free(set->items);
+	free(set->watches);
+	dmmd_source_remove(&d->loop, &set->inotify);
+	set->items = NULL;
+	set->watches = NULL;
+	set->n = set->n_watches = 0;
+}
+
+/* --- wanting --- */
+
+struct dmmd_cgroup *dmmd_cgroups_find(struct dmmd *d, const char *path)
+{
+	for (size_t i = 0; i < d->cgroups.n; i++)
+		if (dmm_streq(d->cgroups.items[i].path, path))
+			return &d->cgroups.items[i];
+	return NULL;
+}
+
+static int find_or_add(struct dmmd *d, const char *path, struct dmmd_cgroup **ret)
+{
+	struct dmmd_cgroups *set = &d->cgroups;
+	struct dmmd_cgroup *items = NULL;
+	char *copy;
+
+	*ret = dmmd_cgroups_find(d, path);
+	if (*ret)
+		return 0;
+	copy = strdup(path);
+	if (copy)
+		items = realloc(set->items, (set->n + 1) * sizeof(items[0]));
+	if (!items) {
+		free(copy);
+		return -ENOMEM;
+	}
+	set->items = items;
+	*ret = &items[set->n++];
+	**ret = (struct dmmd_cgroup){ .path = copy };
+	return 0;
+}
+
+static void detach(struct dmmd *d, struct dmmd_cgroup *cgroup)
+{
+	char full[PATH_MAX];
+
+	if (!cgroup->id || dmmd_cgroup_full(d, cgroup->path, full) < 0)
+		return;
+	if (id_of(full) == cgroup->id && dmm_steer_detach_cgroup(d->steer, full) < 0)
+		dmm_warning("cgroup %s: %s", cgroup->path, dmm_steer_reason());
+	dmm_info("cgroup %s detached", cgroup->path);
+	cgroup->id = 0;
+}
+
+static void drop_class(struct dmmd *d, struct dmmd_cgroup *cgroup)
+{
+	if (cgroup->class_id && cgroup->id)
+		dmm_steer_unset_class(d->steer, cgroup->id);
+	cgroup->class_id = 0;
+}
+
+static void settle(struct dmmd *d, struct dmmd_cgroup *cgroup)
+{
+	struct dmmd_cgroups *set = &d->cgroups;
+
+	if (!(cgroup->by & (DMMD_BY_POLICY | DMMD_BY_NEXT)))
+		drop_class(d, cgroup);
+	if (cgroup->by)
+		return;
+	detach(d, cgroup);
+	free(cgroup->path);
+	*cgroup = set->items[--set->n];
+}
+
+int dmmd_cgroups_want(struct dmmd *d, const char *path, uint32_t by, uint32_t class_id)
+{
+	struct dmmd_cgroup *cgroup;
+	int r = find_or_add(d, path, &cgroup);
+
+	if (r < 0)
+		return r;
+	cgroup->by |= by;
+	watch(d, path);
+	if (class_id && !cgroup->class_id) {
+		cgroup->class_id = class_id;
+		r = cgroup->id ? set_class(d, cgroup, cgroup->id) : 0;
+	}
+	if (r == 0)
+		r = look(d, cgroup);
+	if (r < 0) {
+		cgroup->by &= ~by;
+		settle(d, cgroup);
+	}
+	return r;
+}
+
+void dmmd_cgroups_unwant(struct dmmd *d, const char *path, uint32_t by)
+{
+	struct dmmd_cgroup *cgroup = dmmd_cgroups_find(d, path);
+
+	if (!cgroup)
+		return;
+	cgroup->by &= ~by;
+	settle(d, cgroup);
+	rewatch(d);
+}
+
+int dmmd_cgroups_prepare(struct dmmd *d, const struct dmm_policy *policy,
+			 struct dmmd_classes *classes, uint32_t generation)
+{
+	for (size_t i = 0; i < policy->n_rules; i++) {
+		const char *path = policy->rules[i].cgroup;
+		int r;
+
+		if (!path)
+			continue;
+		r = dmmd_classes_get(classes, path, generation);
+		if (r > 0)
+			r = dmmd_cgroups_want(d, path, DMMD_BY_NEXT, r);
+		if (r < 0) {
+			dmmd_cgroups_cancel(d);
+			return r;
+		}
+	}
+	return 0;
+}
+
+/* Those wanted for @from are wanted for @to instead. */
+static void turn(struct dmmd *d, uint32_t from, uint32_t to)
+{
+	for (size_t i = d->cgroups.n; i-- > 0;) {
+		struct dmmd_cgroup *cgroup = &d->cgroups.items[i];
+		bool keep = cgroup->by & from;
+
+		cgroup->by &= ~(DMMD_BY_POLICY | DMMD_BY_NEXT);
+		cgroup->by |= keep ? to : 0;
+		settle(d, cgroup);
+	}
+	rewatch(d);
+}
+
+void dmmd_cgroups_commit(struct dmmd *d)
+{
+	turn(d, DMMD_BY_NEXT, DMMD_BY_POLICY);
+}
+
+void dmmd_cgroups_cancel(struct dmmd *d)
+{
+	turn(d, DMMD_BY_POLICY, DMMD_BY_POLICY);
+}
+
+/* --- upkeep --- */
+
+static bool populated(const char *full)
+{
+	dmm_autofree char *text = NULL;
+	char path[PATH_MAX + 16];
+
+	snprintf(path, sizeof(path), "%s/cgroup.events", full);
+	if (dmm_file_read(path, 4096, &text, NULL) < 0)
+		return false;
+	return strstr(text, "populated 1") != NULL;
+}
+
+/* True: gone. */
+static bool remove_empty(struct dmmd *d, struct dmmd_cgroup *cgroup)
+{
+	char full[PATH_MAX];
+
+	if (dmmd_cgroup_full(d, cgroup->path, full) < 0 || populated(full))
+		return false;
+	if (rmdir(full) < 0 && errno != ENOENT)
+		return false; /* somebody came back, or made folders of his own */
+	dmm_debug("cgroup %s was empty: removed", cgroup->path);
+	return true;
+}
+
+void dmmd_cgroups_tick(struct dmmd *d)
+{
+	bool again = false, removed = false;
+
+	for (size_t i = d->cgroups.n; i-- > 0;) {
+		struct dmmd_cgroup *cgroup = &d->cgroups.items[i];
+
+		again |= cgroup->problem[0] != '\0';
+		if (!(cgroup->by & DMMD_BY_RUN) || !remove_empty(d, cgroup))
+			continue;
+		removed = true;
+		if (cgroup->id)
+			forget(d, cgroup);
+		cgroup->by &= ~DMMD_BY_RUN;
+		settle(d, cgroup);
+	}
+	if (again)
+		dmmd_cgroups_sync(d);
+	if (removed)
+		dmmd_save(d);
+}

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One instance of a stack, supervised: started, watched, declared dead, started again.
+ *
+ *   STOPPED -> STARTING (forked, descriptors handed over) -> READY (it said so)
+ *   READY -> DRAINING (told to take no new flows) -> STOPPED, or freed if its stack was removed
+ *   any -> DEAD (it died; the timer starts it again) -> STARTING;  DEAD -> FAILED (given up)
+ *   any -> ENDING (told to stop; killed if it does not) -> STARTING, STOPPED or freed
+ *
+ * Only inst.c and spawn.c move it. The hooks' view (enum dmm_inst_state) is set in the same places. */
+#pragma once
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <dmm/abi/handover.h>
+
+#include "dmmd/backoff.h"
+#include "dmmd/iface.h"
+#include "dmmd/loop.h"
+#include "dmmd/spec.h"
+#include "steer/steer.h"
+
+struct dmmd;
+
+enum dmmd_life {
+	DMMD_STOPPED,
+	DMMD_STARTING,
+	DMMD_READY,
+	DMMD_DRAINING,
+	DMMD_DEAD,
+	DMMD_FAILED,
+	DMMD_ENDING,
+};
+
+/* What is to happen when the process is gone. */
+enum dmmd_after { DMMD_AFTER_RESTART, DMMD_AFTER_START, DMMD_AFTER_STAY, DMMD_AFTER_FREE };
+
+struct dmmd_inst {
+	struct dmmd *d;
+	struct dmmd_spec spec; /* what it runs */
+	uint32_t slot, incarnation;
+	enum dmmd_life life;
+	enum dmmd_after after;
+	struct dmmd_spec next; /* for DMMD_AFTER_START */
+	struct dmmd_iface iface; /* as it was at the last start */
+	bool held;	/* stopped by hand: a new dmmd leaves it so */
+	bool removed;	/* its stack is no longer in the policy: freed when it ends */
+	bool attached;	/* XDP is on the interface for it */
+	struct dmm_xdp_got got;
+	bool zerocopy;
+
+	pid_t pid; /* 0: no process */
+	uint64_t start_time;
+	struct dmmd_source process, channel; /* pidfd, seqpacket */
+	struct dmmd_timer timer;	     /* of STARTING, DEAD and ENDING */
+	uint64_t begun_at, ready_at;	     /* monotonic */
+	uint64_t retry_at;		     /* DEAD: when the timer fires */
+	struct dmmd_backoff backoff;
+	uint32_t restarts;
+	char why[128];	      /* dmmd ended it on purpose: the reason for the log */
+	char said[512];	      /* its own last message (FAILED) */
+	char last_death[768]; /* "" : none since it was made */
+
+	/* Called once when a start that was asked for is decided: 0 or negative errno and a text. */
+	void (*settled)(void *ctx, struct dmmd_inst *inst, int err, const char *text);
+	void *settled_ctx;
+};
+
+/* Makes one for a slot, STOPPED. */
+int dmmd_inst_new(struct dmmd *d, const struct dmmd_spec *spec, uint32_t slot,
+		  struct dmmd_inst **ret);
+/* Frees the slot; the process must be gone. */
+void dmmd_inst_free(struct dmmd_inst *inst);
+/* dmmd exits: lets go, the process goes on. */
+void dmmd_inst_leave(struct dmmd_inst *inst);
+
+struct dmmd_inst *dmmd_inst_find(struct dmmd *d, const char *name);
+const char *dmmd_life_word(enum dmmd_life life);
+
+/* Starts it as @spec, ending what runs now. @settled (may be NULL) hears how that went. */
+void dmmd_inst_start(struct dmmd_inst *inst, const struct dmmd_spec *spec, const char *why,
+		     void (*settled)(void *ctx, struct dmmd_inst *inst, int err, const char *text),
+		     void *ctx);
+/* Ends it (its flows are reset), then @after. */
+void dmmd_inst_end(struct dmmd_inst *inst, enum dmmd_after after, const char *why);
+/* No new flows; ends after the last one. @remove: then frees the slot. */
+void dmmd_inst_drain(struct dmmd_inst *inst, bool remove);
+
+/* Takes over a process that an earlier dmmd started; -ESRCH: it is gone (the instance is DEAD then
+ * and will be started again). */
+int dmmd_inst_adopt(struct dmmd_inst *inst, pid_t pid, uint64_t start_time, bool draining);
+
+/* Once a second: hung ones are killed, those whose interface went or came back ended or started. */
+void dmmd_insts_tick(struct dmmd *d);
+/* Reserves the ports of all instances and those that are about to be theirs, no others. */
+int dmmd_insts_reserve(struct dmmd *d);
+/* A snapshot of what it says about itself; its beat is 0 where there is none. */
+void dmmd_inst_shared(struct dmmd_inst *inst, struct dmm_inst_shared *ret);
+
+/* --- for inst.c, spawn.c and adopt.c --- */
+/* Forks and hands everything over. -EBUSY: a queue is still held by the one before (try again).
+ * @text says what failed. All is undone on failure. */
+int dmmd_spawn(struct dmmd_inst *inst, char *text, size_t size);
+/* Watches process and channel from now on; owns both descriptors in any case. */
+int dmmd_inst_watch(struct dmmd_inst *inst, int pidfd, int channel);
+int dmmd_inst_control_path(struct dmmd_inst *inst, char ret[static PATH_MAX]);
+/* A message without a body. */
+int dmmd_inst_send(struct dmmd_inst *inst, enum dmm_msg_kind kind);
+int dmmd_pidfd_open(pid_t pid);

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Policy stacks against running instances. */
+#include "dmmd/plan.h"
+
+#include <errno.h>
+
+#include "base/util.h"
+#include "dmmd/dmmd.h"
+#include "dmmd/hostcheck.h"
+#include "dmmd/inst.h"
+#include "dmmd/ports.h"
+
+static enum dmmd_step_kind kind_of(const struct dmmd_inst *inst, const struct dmmd_spec *wanted,
+				   bool restore)
+{
+	if (!inst)
+		return DMMD_STEP_START;
+	if (!inst->pid && inst->life == DMMD_STOPPED)
+		return restore && inst->held && dmmd_spec_same(&inst->spec, wanted) ?
+			       DMMD_STEP_KEEP :
+			       DMMD_STEP_START;
+	if (inst->life == DMMD_DRAINING || inst->life == DMMD_ENDING ||
+	    !dmmd_spec_same(&inst->spec, wanted))
+		return DMMD_STEP_CHANGE;
+	if (inst->life == DMMD_DEAD || inst->life == DMMD_FAILED)
+		return DMMD_STEP_KICK;
+	return DMMD_STEP_KEEP;
+}
+
+static int free_slot(struct dmmd *d, const bool *used, uint32_t *ret)
+{
+	for (uint32_t i = 0; i < DMM_MAX_INSTANCES; i++)
+		if (!d->inst[i] && !used[i]) {
+			*ret = i;
+			return 0;
+		}
+	return -ENOSPC;
+}
+
+static void add_policy_stack(struct dmmd *d, const struct dmm_policy *policy,
+			     const struct dmm_policy_stack *stack, bool restore,
+			     struct dmmd_plan *plan)
+{
+	struct dmmd_step *step = &plan->steps[plan->n++];
+	struct dmmd_inst *inst = dmmd_inst_find(d, stack->name);
+
+	*step = (struct dmmd_step){ .inst = inst, .place = stack->place };
+	dmmd_spec_from_policy(policy, stack, &step->spec);
+	step->kind = kind_of(inst, &step->spec, restore);
+	if (!inst)
+		return;
+	step->slot = inst->slot;
+	step->old = inst->spec;
+	if (step->spec.ports_chosen && inst->spec.ports_chosen)
+		step->spec.ports = inst->spec.ports;
+}
+
+static bool interface_wanted(const struct dmmd_plan *plan, const char *interface)
+{
+	for (unsigned int i = 0; i < plan->n; i++)
+		if (plan->steps[i].kind != DMMD_STEP_DRAIN &&
+		    plan->steps[i].kind != DMMD_STEP_REPLACE &&
+		    dmm_streq(plan->steps[i].spec.interface, interface))
+			return true;
+	return false;
+}
+
+static void add_removed(struct dmmd *d, struct dmmd_plan *plan)
+{
+	for (uint32_t i = 0; i < DMM_MAX_INSTANCES; i++) {
+		struct dmmd_inst *inst = d->inst[i];
+
+		if (!inst || dmmd_plan_find(plan, inst->spec.name))
+			continue;
+		plan->steps[plan->n++] = (struct dmmd_step){
+			.kind = interface_wanted(plan, inst->spec.interface) ? DMMD_STEP_REPLACE :
+									       DMMD_STEP_DRAIN,
+			.spec = inst->spec,
+			.old = inst->spec,
+			.slot = i,
+			.inst = inst,
+		};
+	}
+}
+
+static int assign_slots(struct dmmd *d, struct dmmd_plan *plan, struct dmm_findings *found)
+{
+	bool used[DMM_MAX_INSTANCES] = { false };
+
+	for (unsigned int i = 0; i < plan->n; i++) {
+		struct dmmd_step *step = &plan->steps[i];
+
+		if (step->inst)
+			continue;
+		if (free_slot(d, used, &step->slot) < 0)
+			return dmm_findings_add(found, DMM_SEVERITY_ERROR,
+						DMMD_CODE_TOO_MANY_STACKS, step->place,
+						"stacks that drain count until they have ended",
+						"no free slot for stack '%s'", step->spec.name);
+		used[step->slot] = true;
+	}
+	return 0;
+}
+
+/* --- ports --- */
+
+static bool has_ports(const struct dmmd_step *step)
+{
+	return step->spec.ports.last != 0;
+}
+
+static bool new_ports(const struct dmmd_step *step)
+{
+	return !step->inst || step->spec.ports.first != step->old.ports.first ||
+	       step->spec.ports.last != step->old.ports.last;
+}
+
+/* What others hold: bound by kernel sockets or reserved by anyone but our own instances. */
+static int others_ports(struct dmmd *d, struct dmmd_ports *ret)
+{
+	int r;
+
+	memset(ret, 0, sizeof(*ret));
+	r = dmmd_ports_reserved(ret);
+	if (r < 0)
+		return r;
+	for (uint32_t i = 0; i < DMM_MAX_INSTANCES; i++)
+		if (d->inst[i])
+			dmmd_ports_remove(ret, d->inst[i]->spec.ports.first,
+					  d->inst[i]->spec.ports.last);
+	return dmmd_ports_bound(ret);
+}
+
+static void check_explicit(const struct dmmd_step *step, const struct dmmd_ports *taken,
+			   struct dmm_findings *found)
+{
+	uint16_t port = dmmd_ports_taken(taken, step->spec.ports.first, step->spec.ports.last);
+
+	if (port)
+		dmm_findings_add(found, DMM_SEVERITY_ERROR, DMMD_CODE_PORTS_USED, step->place,
+				 "`ss -tan` and net.ipv4.ip_local_reserved_ports say by whom",
+				 "stack '%s': port %u of localPorts %u-%u is in use or reserved",
+				 step->spec.name, port, step->spec.ports.first,
+				 step->spec.ports.last);
+}
+
+static int choose_ports(struct dmmd_plan *plan, const struct dmmd_ports *taken,
+			struct dmm_findings *found)
+{
+	struct dmm_port_range ranges[DMM_MAX_INSTANCES];
+	struct dmmd_step *wanting[DMM_MAX_INSTANCES];
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < plan->n && n < DMM_MAX_INSTANCES; i++)
+		if (!has_ports(&plan->steps[i]))
+			wanting[n++] = &plan->steps[i];
+	if (dmmd_ports_choose(taken, n, ranges) < 0)
+		return dmm_findings_add(
+			found, DMM_SEVERITY_ERROR, DMMD_CODE_NO_PORTS, wanting[0]->place,
+			"give the stacks localPorts, e.g. localPorts: 10000-15999",
+			"stack '%s': no free port range within %u-%u", wanting[0]->spec.name,
+			DMMD_PORTS_FIRST, DMMD_PORTS_LAST);
+	for (unsigned int i = 0; i < n; i++)
+		wanting[i]->spec.ports = ranges[i];
+	return 0;
+}
+
+static int assign_ports(struct dmmd *d, struct dmmd_plan *plan, struct dmm_findings *found)
+{
+	struct dmmd_ports taken;
+	int r = others_ports(d, &taken);
+
+	if (r < 0)
+		return r;
+	/* those that go on or end in their own time keep theirs */
+	for (unsigned int i = 0; i < plan->n; i++) {
+		const struct dmmd_step *step = &plan->steps[i];
+
+		if (has_ports(step) && step->inst && !new_ports(step))
+			dmmd_ports_add(&taken, step->spec.ports.first, step->spec.ports.last);
+	}
+	for (unsigned int i = 0; i < plan->n; i++) {
+		struct dmmd_step *step = &plan->steps[i];
+
+		if (!has_ports(step) || !new_ports(step))
+			continue;
+		check_explicit(step, &taken, found);
+		dmmd_ports_add(&taken, step->spec.ports.first, step->spec.ports.last);
+	}
+	return choose_ports(plan, &taken, found);
+}
+
+int dmmd_plan_make(struct dmmd *d, const struct dmm_policy *policy, bool restore,
+		   struct dmmd_plan *ret, struct dmm_findings *found)
+{
+	int r;
+
+	ret->n = 0;
+	for (size_t i = 0; i < policy->n_stacks && i < DMM_MAX_INSTANCES; i++)
+		add_policy_stack(d, policy, &policy->stacks[i], restore, ret);
+	add_removed(d, ret);
+	r = assign_slots(d, ret, found);
+	return r < 0 ? r : assign_ports(d, ret, found);
+}
+
+const struct dmmd_step *dmmd_plan_find(const struct dmmd_plan *plan, const char *stack)
+{
+	for (unsigned int i = 0; i < plan->n; i++)
+		if (dmm_streq(plan->steps[i].spec.name, stack))
+			return &plan->steps[i];
+	return NULL;
+}
+
+void dmmd_step_describe(const struct dmmd_step *step, char *ret, size_t size)
+{
+	const struct dmmd_spec *spec = &step->spec;
+
+	ret[0] = '\0';
+	switch (step->kind) {
+	case DMMD_STEP_KEEP:
+		break;
+	case DMMD_STEP_KICK:
+		snprintf(ret, size, "stack %s: is being started again", spec->name);
+		break;
+	case DMMD_STEP_START:
+		snprintf(ret, size, "stack %s: started on %s, local ports %u-%u", spec->name,
+			 spec->interface, spec->ports.first, spec->ports.last);
+		break;
+	case DMMD_STEP_CHANGE:
+		snprintf(ret, size, "stack %s: changed, restarted; its flows are reset", spec->name);
+		break;
+	case DMMD_STEP_DRAIN:
+		snprintf(ret, size, "stack %s: removed, ends after its last flow", spec->name);
+		break;
+	case DMMD_STEP_REPLACE:
+		snprintf(ret, size,
+			 "stack %s: removed, another takes %s; its flows are reset", spec->name,
+			 spec->interface);
+		break;
+	}
+}

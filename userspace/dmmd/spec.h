@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What one stack of the policy comes down to on this host: everything its instance is started with. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "policy/policy.h"
+
+struct dmmd_spec {
+	char name[DMM_NAME_LEN];
+	char plugin[DMM_NAME_LEN];
+	char backend[DMM_NAME_LEN];
+	char interface[16];
+	int mode, zerocopy; /* DMM_XDP_*, DMM_ZC_* */
+	enum dmm_poll poll;
+	struct dmm_port_range ports;
+	bool ports_chosen; /* by dmmd, not by the policy */
+};
+
+/* The spec of @stack; the ports are the policy's, 0-0 where dmmd is to choose. */
+void dmmd_spec_from_policy(const struct dmm_policy *policy, const struct dmm_policy_stack *stack,
+			   struct dmmd_spec *ret);
+
+/* Can an instance of @running go on as @wanted? Ports that dmmd chose stay good for 0-0. */
+bool dmmd_spec_same(const struct dmmd_spec *running, const struct dmmd_spec *wanted);
+
+/* Words of the policy language. */
+const char *dmmd_mode_word(int mode);
+const char *dmmd_zerocopy_word(int zerocopy);
+const char *dmmd_poll_word(enum dmm_poll poll);
+/* -1: no such word. */
+int dmmd_mode_of(const char *word);
+int dmmd_zerocopy_of(const char *word);
+int dmmd_poll_of(const char *word);

@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The glue between the parts of an instance: struct dmm_host for the plug-in, and the callbacks of
+ * link, next hops, netlink and relay. */
+#include "instance/host.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+
+#include "base/log.h"
+#include "base/util.h"
+
+/* --- for the plug-in --- */
+
+static bool on_frame_alloc(void *ctx, struct dmm_frame *frame)
+{
+	struct host *host = ctx;
+
+	return link_alloc(&host->link, frame);
+}
+
+static void on_frame_free(void *ctx, const struct dmm_frame *frame)
+{
+	struct host *host = ctx;
+
+	link_free(&host->link, frame);
+}
+
+/* A SYN that leaves is noted: by its number an ICMP error about it is told from a guess. */
+static void look_for_syn(struct host *host, const struct dmm_frame *f)
+{
+	uint32_t header = f->data[0] >> 4 == 4 ? (f->data[0] & 0xf) * 4u : 40;
+	uint8_t proto = f->data[f->data[0] >> 4 == 4 ? 9 : 6];
+	const uint8_t *tcp = f->data + header;
+	uint16_t port;
+
+	if (proto != IPPROTO_TCP || f->len < header + 20 || !(tcp[13] & 0x02))
+		return;
+	memcpy(&port, tcp, sizeof(port));
+	relay_on_wire_syn(host->relay, port, packet_get32(tcp + 4));
+}
+
+static void on_output(void *ctx, const struct dmm_frame *frames, unsigned int n)
+{
+	struct host *host = ctx;
+	unsigned int i;
+
+	for (i = 0; host->relay && i < n; i++)
+		if (frames[i].len >= 40)
+			look_for_syn(host, &frames[i]);
+	link_output(&host->link, frames, n);
+}
+
+static void on_stack_event(void *ctx, void *user, uint32_t events, int err)
+{
+	struct host *host = ctx;
+
+	if (user)
+		relay_on_stack(host->relay, user, events, err);
+}
+
+/* No listener is made yet, so nothing can arrive on one. */
+static void *on_accepted(void *ctx, void *listen_user, struct dmm_conn *conn,
+			 const struct dmm_endpoint *local, const struct dmm_endpoint *remote)
+{
+	(void)ctx, (void)listen_user, (void)conn, (void)local, (void)remote;
+	return NULL;
+}
+
+static uint64_t on_now(void *ctx)
+{
+	struct host *host = ctx;
+
+	return host->now;
+}
+
+/* Sequence numbers want a few bytes each: drawn ahead, so that not each is a system call. */
+static void on_random(void *ctx, void *buf, size_t len)
+{
+	struct host *host = ctx;
+	uint8_t *to = buf;
+
+	while (len > 0) {
+		size_t n;
+
+		if (host->n_random == 0) {
+			if (getrandom(host->random, sizeof(host->random), 0) < 0)
+				continue; /* interrupted, and nothing else: it is below 257 bytes */
+			host->n_random = sizeof(host->random);
+		}
+		n = DMM_MIN(len, host->n_random);
+		host->n_random -= n;
+		memcpy(to, host->random + host->n_random, n);
+		explicit_bzero(host->random + host->n_random, n);
+		to += n;
+		len -= n;
+	}
+}
+
+static void on_log(void *ctx, enum dmm_log_level level, const char *format, ...)
+{
+	va_list ap;
+
+	(void)ctx;
+	va_start(ap, format);
+	dmm_vlog(level, format, ap);
+	va_end(ap);
+}
+
+void host_fill_callbacks(struct host *host)
+{
+	host->callbacks = (struct dmm_host){
+		.abi = DMM_STACK_ABI,
+		.ctx = host,
+		.frame_alloc = on_frame_alloc,
+		.frame_free = on_frame_free,
+		.output = on_output,
+		.event = on_stack_event,
+		.accepted = on_accepted,
+		.now = on_now,
+		.random = on_random,
+		.log = on_log,
+	};
+}
+
+void host_fill_params(const struct host *host, struct dmm_stack_params *ret)
+{
+	const struct dmm_handover *h = &host->given.params;
+	struct dmm_pktio_caps caps;
+
+	host->link.io->ops->caps(host->link.io, &caps);
+	*ret = (struct dmm_stack_params){
+		/* a frame cannot become longer than it was made for */
+		.mtu = DMM_MIN(host->mirror.mtu, caps.mtu),
+		.max_conns = h->port_last - h->port_first + 1,
+		.conn_memory = h->flow_memory,
+		.addrs = (const uint8_t(*)[16])host->mirror.addrs,
+		.n_addrs = host->mirror.n_addrs,
+		.options = h->options,
+	};
+}
+
+/* --- for the link --- */
+
+static void on_input(void *ctx, const struct dmm_frame *frames, unsigned int n)
+{
+	struct host *host = ctx;
+
+	host->plugin.ops->input(host->stack, frames, n);
+}
+
+static void on_icmp(void *ctx, const struct icmp_error *error)
+{
+	struct host *host = ctx;
+
+	relay_on_icmp(host->relay, error);
+}
+
+struct link_events host_link_events(struct host *host)
+{
+	return (struct link_events){ host, on_input, on_icmp };
+}
+
+/* --- for the next hops --- */
+
+static void on_resolved(void *ctx, struct neighbour *n)
+{
+	struct host *host = ctx;
+
+	link_on_resolved(&host->link, n);
+}
+
+static void on_dropped(void *ctx, struct neighbour *n)
+{
+	struct host *host = ctx;
+
+	link_on_dropped(&host->link, n);
+}
+
+struct lost_hop {
+	struct host *host;
+	const struct neighbour *n;
+};
+
+static bool goes_by(void *ctx, const uint8_t remote[16], const uint8_t local[16])
+{
+	struct lost_hop *lost = ctx;
+	int err;
+
+	return nexthop_find(&lost->host->nexthops, remote, local, lost->host->now, &err) == lost->n;
+}
+
+static void on_failed(void *ctx, const struct neighbour *n)
+{
+	struct host *host = ctx;
+	struct lost_hop lost = { host, n };
+
+	if (host->relay)
+		relay_on_unreachable(host->relay, goes_by, &lost);
+}
+
+struct nexthop_events host_nexthop_events(struct host *host)
+{
+	return (struct nexthop_events){ host, on_resolved, on_dropped, on_failed };
+}
+
+/* --- for netlink --- */
+
+static void on_neighbour(void *ctx, const struct mirror_neighbour *n)
+{
+	struct host *host = ctx;
+
+	nexthop_on_neighbour(&host->nexthops, n);
+}
+
+static void on_routes(void *ctx)
+{
+	struct host *host = ctx;
+
+	nexthop_on_routes(&host->nexthops);
+}
+
+static void on_lost(void *ctx)
+{
+	struct host *host = ctx;
+
+	nexthop_on_lost(&host->nexthops);
+}
+
+static void on_interface(void *ctx)
+{
+	struct host *host = ctx;
+	struct dmm_stack_params params;
+
+	if (host->mirror.gone) {
+		host->error = host_fail(host, -ENODEV, "interface %s was removed",
+					host->given.params.ifname);
+		return;
+	}
+	if (host->stack && host->plugin.ops->configure) {
+		host_fill_params(host, &params);
+		host->plugin.ops->configure(host->stack, &params);
+	}
+}
+
+struct mirror_events host_mirror_events(struct host *host)
+{
+	return (struct mirror_events){ host, on_neighbour, on_routes, on_interface, on_lost };
+}
+
+/* --- for the relay --- */
+
+/* Loopback takes it or not; an application that does not hear sends its SYN again. */
+static void on_inject(void *ctx, enum dmm_family family, const uint8_t dst[16],
+		      const uint8_t *packet, size_t len)
+{
+	struct host *host = ctx;
+	struct sockaddr_in6 to6 = { .sin6_family = AF_INET6 };
+	struct sockaddr_in to4 = { .sin_family = AF_INET };
+
+	if (family == DMM_FAMILY_V4) {
+		memcpy(&to4.sin_addr, dst + 12, 4);
+		(void)!sendto(host->given.fds[DMM_FD_RAW4], packet, len, MSG_DONTWAIT,
+			      (struct sockaddr *)&to4, sizeof(to4));
+	} else {
+		memcpy(&to6.sin6_addr, dst, 16);
+		(void)!sendto(host->given.fds[DMM_FD_RAW6], packet, len, MSG_DONTWAIT,
+			      (struct sockaddr *)&to6, sizeof(to6));
+	}
+}
+
+static int on_route(void *ctx, const uint8_t remote[16], const uint8_t local[16])
+{
+	struct host *host = ctx;
+	int err = 0;
+
+	return nexthop_find(&host->nexthops, remote, local, host->now, &err) ? 0 : err;
+}
+
+struct relay_outside host_relay_outside(struct host *host)
+{
+	return (struct relay_outside){ host, on_inject, on_route };
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The link layer of an instance: Ethernet headers off and on, and what may come in. Sits between
+ * the packet I/O and the plug-in. */
+#pragma once
+
+#include <dmm/abi/maps.h>
+#include <dmm/pktio.h>
+
+#include "instance/icmp.h"
+#include "instance/nexthop.h"
+
+#define ETH_HEADER 14u
+
+struct link_events {
+	void *ctx;
+	/* IP packets to us, borrowed. */
+	void (*input)(void *ctx, const struct dmm_frame *frames, unsigned int n);
+	void (*icmp)(void *ctx, const struct icmp_error *error);
+};
+
+struct link {
+	struct dmm_pktio *io;
+	struct mirror *mirror;
+	struct nexthops *nexthops;
+	struct dmm_inst_shared *shared; /* counters */
+	struct link_events events;
+	uint64_t now; /* of this turn, set by the owner */
+	struct dmm_frame out[DMM_PKTIO_BATCH]; /* to be sent at the end of the turn */
+	unsigned int n_out;
+	struct dmm_frame spare[DMM_PKTIO_BATCH]; /* allocated ahead */
+	unsigned int n_spare;
+};
+
+/* Receives one batch and passes it on; returns how many frames there were. */
+unsigned int link_receive(struct link *link);
+
+bool link_alloc(struct link *link, struct dmm_frame *frame);
+void link_free(struct link *link, const struct dmm_frame *frame);
+/* IP packets, ownership goes over. */
+void link_output(struct link *link, const struct dmm_frame *frames, unsigned int n);
+/* Everything output so far is on its way: once per turn. */
+void link_flush(struct link *link);
+/* Gives every frame back; what was output is flushed. */
+void link_close(struct link *link);
+
+/* For struct nexthop_events. */
+void link_on_resolved(struct link *link, struct neighbour *n);
+void link_on_dropped(struct link *link, struct neighbour *n);

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The instance's line to dmmd: the socketpair it was started with, and after that dmmd's death
+ * whoever connects to its control socket next, one at a time. */
+#pragma once
+
+#include <stddef.h>
+#include <sys/types.h>
+
+#include <dmm/abi/handover.h>
+
+struct master {
+	int fd;	       /* -1: dmmd is gone */
+	int listen_fd; /* borrowed */
+	int epoll_fd;
+	uid_t uid; /* who may be dmmd, beside the one who started us */
+};
+
+/* Takes @fd over on success. */
+int master_open(struct master *m, int epoll_fd, int fd, int listen_fd, uid_t uid);
+void master_close(struct master *m);
+
+int master_send(struct master *m, enum dmm_msg_kind kind, const void *body, size_t len);
+int master_send_failed(int fd, const char *text);
+/* The next message from dmmd: its kind, or negative errno; -EAGAIN: none, or dmmd has gone. */
+int master_receive(struct master *m);
+/* Somebody connected. */
+void master_adopt(struct master *m);

@@ -1,0 +1,387 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What no single field tells: names that clash or lead nowhere, ports and interfaces claimed twice,
+ * rules that cannot work. */
+#include "policy/policy_internal.h"
+
+#include <errno.h>
+
+#include "base/util.h"
+
+#define KERNEL	      "kernel"
+#define MAX_EXPLAINED 100 /* dead rules whose cover is looked for: each looks at all before it */
+
+struct named {
+	const char *name;
+	struct dmm_place place;
+};
+
+static int by_name(const void *a, const void *b)
+{
+	const struct named *x = a, *y = b;
+	int r = strcmp(x->name, y->name);
+
+	if (r)
+		return r;
+	if (x->place.line != y->place.line)
+		return x->place.line < y->place.line ? -1 : 1;
+	return x->place.column < y->place.column ? -1 : x->place.column > y->place.column;
+}
+
+/* @n things of @size bytes that start with their name, a char[], and have a place further on. */
+static int check_names(const char *what, const void *things, size_t n, size_t size,
+		       size_t place_offset, struct dmm_findings *found)
+{
+	dmm_autofree struct named *names = calloc(n + 1, sizeof(*names));
+	size_t i, first = 0;
+
+	if (!names)
+		return -ENOMEM;
+	for (i = 0; i < n; i++) {
+		names[i].name = (const char *)things + i * size;
+		memcpy(&names[i].place, names[i].name + place_offset, sizeof(names[i].place));
+	}
+	if (n)
+		qsort(names, n, sizeof(*names), by_name);
+	for (i = 1; i < n; i++) {
+		if (!dmm_streq(names[i].name, names[first].name))
+			first = i;
+		else if (names[i].name[0])
+			dmm_find(found, DMM_CODE_DUPLICATE_NAME, names[i].place, NULL,
+				 "%s '%s' is already defined at %u:%u", what, names[i].name,
+				 names[first].place.line, names[first].place.column);
+	}
+	return 0;
+}
+
+static const struct dmm_policy_interface *find_interface(const struct dmm_policy *policy,
+							 const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < policy->n_interfaces; i++) {
+		if (dmm_streq(policy->interfaces[i].name, name))
+			return &policy->interfaces[i];
+	}
+	return NULL;
+}
+
+static void check_stack_interface(const struct dmm_policy *policy,
+				  const struct dmm_policy_stack *stack, struct dmm_findings *found)
+{
+	struct dmm_suggestion like = { .wanted = stack->interface };
+	const struct dmm_policy_stack *other;
+	char nearest[80];
+	size_t i;
+
+	if (!stack->interface[0])
+		return;
+	if (!find_interface(policy, stack->interface)) {
+		for (i = 0; i < policy->n_interfaces; i++)
+			dmm_suggest(&like, policy->interfaces[i].name);
+		dmm_find(found, DMM_CODE_UNKNOWN_INTERFACE, stack->interface_place,
+			 "list it in spec.interfaces", "unknown interface '%s'%s", stack->interface,
+			 dmm_suggest_text(&like, nearest, sizeof(nearest)));
+	}
+	for (other = policy->stacks; other < stack; other++) {
+		if (!dmm_streq(other->interface, stack->interface))
+			continue;
+		dmm_find(
+			found, DMM_CODE_INTERFACE_TAKEN, stack->interface_place,
+			"an instance binds all queues of its interface, so give each stack its own",
+			"interface '%s' already belongs to stack '%s' (%u:%u)", stack->interface,
+			other->name, other->interface_place.line, other->interface_place.column);
+		return;
+	}
+}
+
+static void check_stack_ports(const struct dmm_policy *policy, const struct dmm_policy_stack *stack,
+			      struct dmm_findings *found)
+{
+	const struct dmm_port_range *ports = &stack->local_ports, *theirs;
+	const struct dmm_policy_stack *other;
+
+	if (!ports->first)
+		return;
+	if (ports->first <= DMM_EPHEMERAL_MAX && ports->last >= DMM_EPHEMERAL_MIN)
+		dmm_find(
+			found, DMM_CODE_PORTS_EPHEMERAL, stack->ports_place,
+			"the usual range for stacks is 20000-31999",
+			"localPorts %u-%u reach into %u-%u, where the kernel picks and masquerades "
+			"its own",
+			ports->first, ports->last, DMM_EPHEMERAL_MIN, DMM_EPHEMERAL_MAX);
+	if (ports->last - ports->first >= DMM_MAX_PORTS)
+		dmm_find(found, DMM_CODE_PORTS_TOO_MANY, stack->ports_place, NULL,
+			 "localPorts %u-%u are %u ports, an instance can own %u", ports->first,
+			 ports->last, ports->last - ports->first + 1, DMM_MAX_PORTS);
+	for (other = policy->stacks; other < stack; other++) {
+		theirs = &other->local_ports;
+		if (!theirs->first || theirs->last < ports->first || theirs->first > ports->last)
+			continue;
+		dmm_find(found, DMM_CODE_PORTS_OVERLAP, stack->ports_place, NULL,
+			 "localPorts %u-%u overlap %u-%u of stack '%s' (%u:%u)", ports->first,
+			 ports->last, theirs->first, theirs->last, other->name,
+			 other->ports_place.line, other->ports_place.column);
+	}
+}
+
+static void check_stacks(struct dmm_policy *policy, struct dmm_findings *found)
+{
+	struct dmm_policy_stack *stack;
+
+	for (stack = policy->stacks; stack < policy->stacks + policy->n_stacks; stack++) {
+		if (dmm_streq(stack->name, KERNEL))
+			dmm_find(found, DMM_CODE_RESERVED_NAME, stack->place, NULL,
+				 "'" KERNEL "' is the built-in stack and cannot be redefined");
+		if (!stack->backend[0])
+			snprintf(stack->backend, sizeof(stack->backend), "xsk");
+		check_stack_interface(policy, stack, found);
+		check_stack_ports(policy, stack, found);
+	}
+}
+
+/* Settles the action of @rule; marks its stack in @used. */
+static void check_action(const struct dmm_policy *policy, struct dmm_policy_rule *rule, bool *used,
+			 struct dmm_findings *found)
+{
+	struct dmm_suggestion like = { .wanted = rule->stack };
+	char nearest[80];
+	size_t i;
+
+	if (!rule->stack[0] || rule->action == DMM_ACTION_REJECT)
+		return;
+	if (dmm_streq(rule->stack, KERNEL)) {
+		rule->action = DMM_ACTION_KERNEL;
+		return;
+	}
+	rule->action = DMM_ACTION_STACK;
+	for (i = 0; i < policy->n_stacks; i++) {
+		if (dmm_streq(policy->stacks[i].name, rule->stack)) {
+			used[i] = true;
+			return;
+		}
+		dmm_suggest(&like, policy->stacks[i].name);
+	}
+	dmm_suggest(&like, KERNEL);
+	dmm_find(found, DMM_CODE_UNKNOWN_STACK, rule->stack_place, NULL, "unknown stack '%s'%s",
+		 rule->stack, dmm_suggest_text(&like, nearest, sizeof(nearest)));
+}
+
+static bool same_family(const struct dmm_cidr *a, const struct dmm_cidr *b)
+{
+	return dmm_cidr_is_v4(a) == dmm_cidr_is_v4(b);
+}
+
+static bool cidr_covers(const struct dmm_cidr *a, const struct dmm_cidr *b)
+{
+	return same_family(a, b) && a->len <= b->len && dmm_bits_equal(a->addr, b->addr, a->len);
+}
+
+static bool overlaps(const struct dmm_cidr *a, const struct dmm_cidr *b)
+{
+	return cidr_covers(a, b) || cidr_covers(b, a);
+}
+
+/* The first exception that takes nothing away, or NULL. */
+static const struct dmm_cidr *idle_exception(const struct dmm_policy_rule *rule)
+{
+	size_t e, i;
+
+	for (e = 0; rule->n_remote && e < rule->n_except; e++) {
+		for (i = 0; i < rule->n_remote; i++) {
+			if (overlaps(&rule->remote[i], &rule->except[e]))
+				break;
+		}
+		if (i == rule->n_remote)
+			return &rule->except[e];
+	}
+	return NULL;
+}
+
+static void check_rule(const struct dmm_policy_rule *rule, struct dmm_findings *found)
+{
+	if (dmm_streq(rule->name, "default"))
+		dmm_find(found, DMM_CODE_RESERVED_NAME, rule->place, NULL,
+			 "'default' is the name of spec.default");
+	if (rule->action == DMM_ACTION_STACK && !rule->proto[DMM_PROTO_TCP])
+		dmm_find(found, DMM_CODE_UDP_STACK, rule->proto_place,
+			 "stacks carry only TCP so far: use stack: kernel",
+			 "rule '%s' sends only UDP to stack '%s'", rule->name, rule->stack);
+	if (idle_exception(rule))
+		dmm_find(found, DMM_CODE_NO_EFFECT, rule->except_place, NULL,
+			 "an exception of rule '%s' lies outside its cidr list", rule->name);
+}
+
+static void check_unavailable(const struct dmm_policy_rule *rule, struct dmm_findings *found)
+{
+	if (rule->unavailable_place.line && rule->action != DMM_ACTION_STACK)
+		dmm_find(found, DMM_CODE_NO_EFFECT, rule->unavailable_place, NULL,
+			 "onUnavailable has no effect here: %s is always available",
+			 rule->action == DMM_ACTION_REJECT ? "reject" : KERNEL);
+}
+
+static void check_unused(const struct dmm_policy *policy, const bool *used,
+			 struct dmm_findings *found)
+{
+	size_t i, s;
+
+	for (i = 0; i < policy->n_stacks; i++) {
+		if (!used[i] && policy->stacks[i].name[0])
+			dmm_find(found, DMM_CODE_UNUSED_STACK, policy->stacks[i].place, NULL,
+				 "stack '%s' is used by no rule", policy->stacks[i].name);
+	}
+	for (i = 0; i < policy->n_interfaces; i++) {
+		for (s = 0; s < policy->n_stacks; s++) {
+			if (dmm_streq(policy->stacks[s].interface, policy->interfaces[i].name))
+				break;
+		}
+		if (s == policy->n_stacks && policy->interfaces[i].name[0])
+			dmm_find(found, DMM_CODE_NO_EFFECT, policy->interfaces[i].place, NULL,
+				 "interface '%s' is used by no stack", policy->interfaces[i].name);
+	}
+}
+
+static bool any_covers(const struct dmm_cidr *list, size_t n, const struct dmm_cidr *c)
+{
+	size_t i;
+
+	for (i = 0; i < n; i++) {
+		if (cidr_covers(&list[i], c))
+			return true;
+	}
+	return false;
+}
+
+static bool addresses_cover(const struct dmm_policy_rule *a, const struct dmm_policy_rule *b)
+{
+	size_t e, i;
+
+	for (e = 0; e < a->n_except; e++) {
+		if (any_covers(b->except, b->n_except, &a->except[e]))
+			continue;
+		for (i = 0; i < b->n_remote; i++) {
+			if (overlaps(&a->except[e], &b->remote[i]))
+				return false;
+		}
+		if (!b->n_remote)
+			return false;
+	}
+	for (i = 0; a->n_remote && i < b->n_remote; i++) {
+		if (!any_covers(a->remote, a->n_remote, &b->remote[i]))
+			return false;
+	}
+	return !a->n_remote || b->n_remote;
+}
+
+static bool ports_cover(const struct dmm_policy_rule *a, const struct dmm_policy_rule *b)
+{
+	size_t i, k;
+
+	if (!a->n_ports)
+		return true;
+	for (i = 0; i < b->n_ports; i++) {
+		for (k = 0; k < a->n_ports; k++) {
+			if (a->ports[k].first <= b->ports[i].first &&
+			    a->ports[k].last >= b->ports[i].last)
+				break;
+		}
+		if (k == a->n_ports)
+			return false;
+	}
+	return b->n_ports > 0;
+}
+
+/* @a by itself takes all that @b matches. May miss, never errs. */
+static bool rule_covers(const struct dmm_policy_rule *a, const struct dmm_policy_rule *b)
+{
+	size_t i;
+
+	for (i = 0; i < DMM_NUM_PROTOS; i++) {
+		if (b->proto[i] && !a->proto[i])
+			return false;
+	}
+	return a->dir[DMM_DIR_CONNECT] && dmm_cgroup_covers(a->cgroup, b->cgroup) &&
+	       ports_cover(a, b) && addresses_cover(a, b);
+}
+
+static const struct dmm_policy_rule *find_cover(const struct dmm_policy *policy, size_t rule)
+{
+	size_t i;
+
+	for (i = 0; i < rule; i++) {
+		if (rule_covers(&policy->rules[i], &policy->rules[rule]))
+			return &policy->rules[i];
+	}
+	return NULL;
+}
+
+static void say_dead(const struct dmm_policy *policy, size_t i, bool explain,
+		     struct dmm_findings *found)
+{
+	const struct dmm_policy_rule *rule = &policy->rules[i], *cover;
+
+	if (!dmm_rule_matches_any(rule)) {
+		dmm_find(found, DMM_CODE_MATCHES_NOTHING, rule->place, NULL,
+			 "rule '%s' can never match: it excepts all that cidr allows", rule->name);
+		return;
+	}
+	cover = explain ? find_cover(policy, i) : NULL;
+	if (cover)
+		dmm_find(found, DMM_CODE_NEVER_MATCHES, rule->place,
+			 "move it up, or narrow the other one",
+			 "rule '%s' can never match: '%s' (%u:%u) covers it", rule->name,
+			 cover->name, cover->place.line, cover->place.column);
+	else
+		dmm_find(found, DMM_CODE_NEVER_MATCHES, rule->place, "move it up",
+			 "rule '%s' can never match: earlier rules together cover it", rule->name);
+}
+
+static int check_dead(const struct dmm_policy *policy, struct dmm_findings *found)
+{
+	dmm_autofree bool *live = calloc(policy->n_rules + 1, sizeof(*live));
+	size_t i, dead = 0;
+	int r;
+
+	if (!live)
+		return -ENOMEM;
+	r = dmm_policy_live_rules(policy, live);
+	if (r < 0) /* too large to tell is no fault of the policy */
+		return r == -E2BIG ? 0 : r;
+	for (i = 0; i < policy->n_rules; i++) {
+		if (!live[i])
+			say_dead(policy, i, ++dead <= MAX_EXPLAINED, found);
+	}
+	return 0;
+}
+
+int dmm_policy_check(struct dmm_policy *policy, struct dmm_findings *found)
+{
+	dmm_autofree bool *used = calloc(policy->n_stacks + 1, sizeof(*used));
+	size_t i;
+	int r;
+
+	if (!used)
+		return -ENOMEM;
+	r = check_names("interface", policy->interfaces, policy->n_interfaces,
+			sizeof(*policy->interfaces), offsetof(struct dmm_policy_interface, place),
+			found);
+	if (r == 0)
+		r = check_names("stack", policy->stacks, policy->n_stacks, sizeof(*policy->stacks),
+				offsetof(struct dmm_policy_stack, place), found);
+	if (r == 0)
+		r = check_names("rule", policy->rules, policy->n_rules, sizeof(*policy->rules),
+				offsetof(struct dmm_policy_rule, place), found);
+	if (r < 0)
+		return r;
+	check_stacks(policy, found);
+	for (i = 0; i < policy->n_rules; i++) {
+		check_action(policy, &policy->rules[i], used, found);
+		check_unavailable(&policy->rules[i], found);
+		check_rule(&policy->rules[i], found);
+	}
+	check_action(policy, &policy->fallback, used, found);
+	check_unavailable(&policy->fallback, found);
+	if (found->errors) /* what is unused then may be what a mistake hides */
+		return 0;
+	check_unused(policy, used, found);
+	return check_dead(policy, found);
+}

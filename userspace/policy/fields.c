@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The policy language as one table: the parser, its suggestions and the JSON Schema read it. */
+#include "policy/policy_internal.h"
+
+#include "base/util.h"
+
+#define WORDS(...)                                                                                 \
+	(const char *const[])                                                                      \
+	{                                                                                          \
+		__VA_ARGS__, NULL                                                                  \
+	}
+#define LATER(n, d)                                                                                \
+	{                                                                                          \
+		.name = (n), .type = DMM_FIELD_LATER, .doc = (d)                                   \
+	}
+#define FIELDS(array) .fields = (array), .n_fields = DMM_ARRAY_SIZE(array)
+
+#define IN(type, member) offsetof(struct dmm_policy##type, member)
+
+static const struct dmm_field metadata_fields[] = {
+	{ .name = "name",
+	  .type = DMM_FIELD_NAME,
+	  .need = DMM_REQUIRED,
+	  .doc = "Name of the policy, shown wherever its rules are.",
+	  .offset = IN(, name) },
+	{ .name = "labels",
+	  .type = DMM_FIELD_LABELS,
+	  .max = 64,
+	  .doc = "Words of your own about the policy; DMM does nothing with them." },
+};
+
+static const struct dmm_field interface_fields[] = {
+	{ .name = "name",
+	  .type = DMM_FIELD_IFNAME,
+	  .need = DMM_REQUIRED,
+	  .doc = "Name of the network interface.",
+	  .offset = IN(_interface, name),
+	  .place_offset = IN(_interface, place) },
+	{ .name = "mode",
+	  .type = DMM_FIELD_WORD,
+	  .words = WORDS("auto", "native", "generic"),
+	  .fallback = "auto",
+	  .doc = "How XDP is attached; auto tries native, then generic.",
+	  .offset = IN(_interface, mode) },
+	{ .name = "zerocopy",
+	  .type = DMM_FIELD_WORD,
+	  .words = WORDS("auto", "require", "off"),
+	  .fallback = "auto",
+	  .doc = "Whether the driver must receive straight into the stack's memory.",
+	  .offset = IN(_interface, zerocopy) },
+	LATER("queues", "Which receive queues the stack takes."),
+};
+
+static const struct dmm_field stack_fields[] = {
+	{ .name = "name",
+	  .type = DMM_FIELD_NAME,
+	  .need = DMM_REQUIRED,
+	  .doc = "Name of the stack, for rules to name; `kernel` is built in.",
+	  .offset = IN(_stack, name),
+	  .place_offset = IN(_stack, place) },
+	{ .name = "plugin",
+	  .type = DMM_FIELD_NAME,
+	  .need = DMM_REQUIRED,
+	  .doc = "Plug-in that implements the stack, such as lwip.",
+	  .offset = IN(_stack, plugin),
+	  .place_offset = IN(_stack, plugin_place) },
+	{ .name = "backend",
+	  .type = DMM_FIELD_BACKEND,
+	  .words = WORDS("xsk"),
+	  .later = WORDS("dpdk"),
+	  .fallback = "xsk",
+	  .doc = "What carries its packets: xsk is AF_XDP.",
+	  .offset = IN(_stack, backend) },
+	{ .name = "interface",
+	  .type = DMM_FIELD_IFNAME,
+	  .need = DMM_REQUIRED,
+	  .doc = "One of spec.interfaces; no two stacks share one.",
+	  .offset = IN(_stack, interface),
+	  .place_offset = IN(_stack, interface_place) },
+	{ .name = "localPorts",
+	  .type = DMM_FIELD_RANGE,
+	  .min = 1024,
+	  .max = 65535,
+	  .doc = "Local ports that its outgoing connections use, outside 32768-60999; by default a "
+		 "free part of 20000-31999.",
+	  .offset = IN(_stack, local_ports),
+	  .place_offset = IN(_stack, ports_place) },
+	{ .name = "poll",
+	  .type = DMM_FIELD_WORD,
+	  .words = WORDS("adaptive", "busy"),
+	  .later = WORDS("interrupt"),
+	  .fallback = "adaptive",
+	  .doc = "adaptive sleeps when there is nothing to do, busy burns a core for latency.",
+	  .offset = IN(_stack, poll) },
+	LATER("instances", "How many processes run the stack."),
+	LATER("cpus", "Which CPUs they run on."),
+	LATER("memory", "How much memory they may use."),
+	LATER("restart", "Whether a dead one is started again."),
+	LATER("profile", "Tuning of the stack."),
+};
+
+static const struct dmm_field remote_fields[] = {
+	{ .name = "cidr",
+	  .type = DMM_FIELD_CIDRS,
+	  .min = 1,
+	  .max = 65536,
+	  .doc = "Prefixes, any of which holds; without it any address of either family.",
+	  .offset = IN(_rule, remote),
+	  .count_offset = IN(_rule, n_remote) },
+	{ .name = "except",
+	  .type = DMM_FIELD_CIDRS,
+	  .min = 1,
+	  .max = 65536,
+	  .doc = "Prefixes that do not match, whatever cidr says.",
+	  .offset = IN(_rule, except),
+	  .count_offset = IN(_rule, n_except),
+	  .place_offset = IN(_rule, except_place) },
+	{ .name = "ports",
+	  .type = DMM_FIELD_PORTS,
+	  .min = 1,
+	  .max = 4096,
+	  .doc = "Ports and port ranges, any of which holds; without it any port.",
+	  .offset = IN(_rule, ports),
+	  .count_offset = IN(_rule, n_ports) },
+};
+
+static const struct dmm_object remote_object = {
+	.name = "remote",
+	.doc = "The other end of the connection.",
+	FIELDS(remote_fields),
+};
+
+static const struct dmm_field match_fields[] = {
+	{ .name = "cgroup",
+	  .type = DMM_FIELD_CGROUP,
+	  .doc = "Path below the cgroup root, with all cgroups below it.",
+	  .offset = IN(_rule, cgroup),
+	  .place_offset = IN(_rule, cgroup_place) },
+	{ .name = "proto",
+	  .type = DMM_FIELD_PROTO,
+	  .words = WORDS("tcp", "udp", "any"),
+	  .fallback = "any",
+	  .doc = "Transport protocol.",
+	  .offset = IN(_rule, proto),
+	  .place_offset = IN(_rule, proto_place) },
+	{ .name = "direction",
+	  .type = DMM_FIELD_DIR,
+	  .words = WORDS("connect"),
+	  .later = WORDS("listen", "any"),
+	  .doc = "connect: connections that the application opens.",
+	  .offset = IN(_rule, dir) },
+	{ .name = "remote",
+	  .type = DMM_FIELD_OBJECT,
+	  .doc = "Where the connection goes.",
+	  .object = &remote_object },
+	LATER("uid", "Users and user ranges."),
+	LATER("comm", "Name of the process."),
+	LATER("netns", "Network namespace."),
+	LATER("local", "This end of the connection."),
+};
+
+static const struct dmm_object match_object = {
+	.name = "match",
+	.doc = "Every field given must hold; `{}` matches everything.",
+	FIELDS(match_fields),
+};
+
+static const struct dmm_field action_fields[] = {
+	{ .name = "stack",
+	  .type = DMM_FIELD_NAME,
+	  .need = DMM_ONE_OF,
+	  .list_later = "several stacks with weights",
+	  .doc = "kernel, or one of spec.stacks.",
+	  .offset = IN(_rule, stack),
+	  .place_offset = IN(_rule, stack_place) },
+	{ .name = "reject",
+	  .type = DMM_FIELD_REJECT,
+	  .need = DMM_ONE_OF,
+	  .doc = "true: connect() fails with ECONNREFUSED.",
+	  .offset = IN(_rule, action) },
+	{ .name = "onUnavailable",
+	  .type = DMM_FIELD_WORD,
+	  .words = WORDS("kernel", "reject"),
+	  .fallback = "kernel",
+	  .doc = "What new connections get while the stack has no ready instance.",
+	  .offset = IN(_rule, on_unavailable),
+	  .place_offset = IN(_rule, unavailable_place) },
+	LATER("profile", "Tuning of the connection."),
+};
+
+static const struct dmm_object action_object = {
+	.name = "action",
+	.doc = "Who carries the connection.",
+	FIELDS(action_fields),
+};
+
+static const struct dmm_object default_object = {
+	.name = "default",
+	.doc = "The action where no rule matches.",
+	FIELDS(action_fields),
+};
+
+static const struct dmm_field rule_fields[] = {
+	{ .name = "name",
+	  .type = DMM_FIELD_NAME,
+	  .need = DMM_REQUIRED,
+	  .doc = "Name of the rule, unique; shown with every connection it decides.",
+	  .offset = IN(_rule, name),
+	  .place_offset = IN(_rule, place) },
+	{ .name = "match",
+	  .type = DMM_FIELD_OBJECT,
+	  .need = DMM_REQUIRED,
+	  .doc = "What the rule is about; `{}` is everything.",
+	  .object = &match_object },
+	{ .name = "action",
+	  .type = DMM_FIELD_OBJECT,
+	  .need = DMM_REQUIRED,
+	  .doc = "Who carries the connection.",
+	  .object = &action_object },
+};
+
+static const struct dmm_object metadata_object = {
+	.name = "metadata",
+	.doc = "What the policy is called.",
+	FIELDS(metadata_fields),
+};
+
+static const struct dmm_object interface_object = {
+	.name = "interface",
+	.doc = "A network interface that a stack uses.",
+	FIELDS(interface_fields),
+	.size = sizeof(struct dmm_policy_interface),
+};
+
+static const struct dmm_object stack_object = {
+	.name = "stack",
+	.doc = "A userspace network stack.",
+	FIELDS(stack_fields),
+	.size = sizeof(struct dmm_policy_stack),
+};
+
+static const struct dmm_object rule_object = {
+	.name = "rule",
+	.doc = "One rule; the first that matches decides.",
+	FIELDS(rule_fields),
+	.size = sizeof(struct dmm_policy_rule),
+};
+
+static const struct dmm_field spec_fields[] = {
+	{ .name = "interfaces",
+	  .type = DMM_FIELD_OBJECTS,
+	  .max = DMM_MAX_INSTANCES,
+	  .doc = "Interfaces that stacks use.",
+	  .object = &interface_object,
+	  .offset = IN(, interfaces),
+	  .count_offset = IN(, n_interfaces) },
+	{ .name = "stacks",
+	  .type = DMM_FIELD_OBJECTS,
+	  .max = DMM_MAX_INSTANCES,
+	  .doc = "Userspace stacks; `kernel` is always there.",
+	  .object = &stack_object,
+	  .offset = IN(, stacks),
+	  .count_offset = IN(, n_stacks) },
+	{ .name = "rules",
+	  .type = DMM_FIELD_OBJECTS,
+	  .max = DMM_MAX_RULES,
+	  .doc = "Ordered: the first that matches decides.",
+	  .object = &rule_object,
+	  .offset = IN(, rules),
+	  .count_offset = IN(, n_rules) },
+	{ .name = "default",
+	  .type = DMM_FIELD_OBJECT,
+	  .need = DMM_REQUIRED,
+	  .doc = "What happens where no rule matches.",
+	  .object = &default_object,
+	  .offset = IN(, fallback),
+	  .place_offset = IN(, fallback.place) },
+	LATER("profiles", "Named tunings."),
+};
+
+static const struct dmm_object spec_object = {
+	.name = "spec",
+	.doc = "The policy itself.",
+	FIELDS(spec_fields),
+};
+
+static const struct dmm_field policy_fields[] = {
+	{ .name = "apiVersion",
+	  .type = DMM_FIELD_CONST,
+	  .need = DMM_REQUIRED,
+	  .words = WORDS("dmm/v1alpha1"),
+	  .code = DMM_CODE_API_VERSION,
+	  .doc = "Version of the language." },
+	{ .name = "kind",
+	  .type = DMM_FIELD_CONST,
+	  .need = DMM_REQUIRED,
+	  .words = WORDS("Policy"),
+	  .code = DMM_CODE_KIND,
+	  .doc = "What this document is." },
+	{ .name = "metadata",
+	  .type = DMM_FIELD_OBJECT,
+	  .need = DMM_REQUIRED,
+	  .doc = "What the policy is called.",
+	  .object = &metadata_object },
+	{ .name = "spec",
+	  .type = DMM_FIELD_OBJECT,
+	  .need = DMM_REQUIRED,
+	  .doc = "The policy itself.",
+	  .object = &spec_object },
+};
+
+const struct dmm_object dmm_policy_object = {
+	.name = "policy",
+	.doc = "Which network stack carries which connection.",
+	FIELDS(policy_fields),
+};

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The filter that holds relay SYNs, on the way out of `lo`. It is a classic clsact filter, since links
+ * for tc exist only from kernel 6.6 on: nothing owns it, so it is looked after by repair. */
+#include <errno.h>
+#include <net/if.h>
+
+#include <libmnl/libmnl.h>
+#include <linux/pkt_sched.h>
+#include <linux/rtnetlink.h>
+
+#include "base/util.h"
+#include "steer/steer_internal.h"
+
+#define FILTER_HANDLE	0x646d6d /* "dmm" */
+#define FILTER_PRIORITY 1
+
+static int lo_hook(enum bpf_tc_attach_point point, struct bpf_tc_hook *ret)
+{
+	unsigned int ifindex = if_nametoindex("lo");
+
+	if (!ifindex)
+		return dmm_steer_fail(-errno, NULL, "there is no interface lo");
+	*ret = (struct bpf_tc_hook){
+		.sz = sizeof(*ret),
+		.ifindex = ifindex,
+		.attach_point = point,
+	};
+	return 0;
+}
+
+/* The id of the program in our place on lo; 0: none. */
+static int query(const struct bpf_tc_hook *hook, uint32_t *ret_id)
+{
+	DECLARE_LIBBPF_OPTS(bpf_tc_opts, opts, .handle = FILTER_HANDLE,
+			    .priority = FILTER_PRIORITY);
+	int r = bpf_tc_query(hook, &opts);
+
+	if (r < 0 && r != -ENOENT && r != -EINVAL) /* EINVAL: no clsact */
+		return dmm_steer_fail(r, NULL, "cannot read the filters of lo");
+	*ret_id = r < 0 ? 0 : opts.prog_id;
+	return 0;
+}
+
+int dmm_lo_attach(struct dmm_steer *steer, uint32_t old_id)
+{
+	DECLARE_LIBBPF_OPTS(bpf_tc_opts, opts, .handle = FILTER_HANDLE,
+			    .priority = FILTER_PRIORITY, .prog_fd = steer->lo_prog.fd,
+			    .flags = BPF_TC_F_REPLACE);
+	struct bpf_tc_hook hook;
+	uint32_t id;
+	int r = lo_hook(BPF_TC_EGRESS, &hook);
+
+	if (r == 0)
+		r = query(&hook, &id);
+	if (r < 0)
+		return r;
+	if (id == steer->lo_prog.id)
+		return 0;
+	if (id && id != old_id)
+		return dmm_steer_refuse(-EBUSY, "stop it, or: tc filter del dev lo egress prio 1",
+					"program id %u of another dmmd sits on lo in this network "
+					"namespace",
+					id);
+	r = bpf_tc_hook_create(&hook);
+	if (r < 0 && r != -EEXIST)
+		return dmm_steer_fail(r, "kernel option NET_SCH_INGRESS is needed",
+				      "cannot make the clsact qdisc on lo");
+	if (r == 0) {
+		r = dmm_undo_made_clsact(steer);
+		if (r < 0)
+			return r;
+	}
+	r = bpf_tc_attach(&hook, &opts);
+	if (r < 0)
+		return dmm_steer_fail(r, "kernel option NET_CLS_BPF is needed",
+				      "cannot attach the filter to lo");
+	return 1;
+}
+
+/* --- who else uses clsact --- */
+
+static int count_filter(const struct nlmsghdr *nlh, void *data)
+{
+	if (nlh->nlmsg_type == RTM_NEWTFILTER)
+		++*(unsigned int *)data;
+	return MNL_CB_OK;
+}
+
+static int count_filters(struct mnl_socket *nl, unsigned int ifindex, uint32_t parent,
+			 unsigned int *count)
+{
+	char buf[16384];
+	struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
+	struct tcmsg *tc;
+	ssize_t n;
+	int r = MNL_CB_OK;
+
+	nlh->nlmsg_type = RTM_GETTFILTER;
+	nlh->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+	tc = mnl_nlmsg_put_extra_header(nlh, sizeof(*tc));
+	tc->tcm_family = AF_UNSPEC;
+	tc->tcm_ifindex = ifindex;
+	tc->tcm_parent = parent;
+	if (mnl_socket_sendto(nl, nlh, nlh->nlmsg_len) < 0)
+		return -errno;
+	while (r > MNL_CB_STOP) {
+		n = mnl_socket_recvfrom(nl, buf, sizeof(buf));
+		if (n <= 0)
+			return -errno;
+		r = mnl_cb_run(buf, n, 0, 0, count_filter, count);
+	}
+	return r < 0 ? -errno : 0;
+}
+
+static bool clsact_is_used(unsigned int ifindex)
+{
+	struct mnl_socket *nl = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC);
+	unsigned int count = 0;
+	int r = -1;
+
+	if (nl && mnl_socket_bind(nl, 0, MNL_SOCKET_AUTOPID) == 0) {
+		r = count_filters(nl, ifindex, TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS), &count);
+		if (r == 0)
+			r = count_filters(nl, ifindex, TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS),
+					  &count);
+	}
+	if (nl)
+		mnl_socket_close(nl);
+	return r < 0 || count > 0; /* in doubt it stays */
+}
+
+int dmm_lo_detach(uint32_t prog_id, bool qdisc)
+{
+	DECLARE_LIBBPF_OPTS(bpf_tc_opts, opts, .handle = FILTER_HANDLE,
+			    .priority = FILTER_PRIORITY);
+	struct bpf_tc_hook hook;
+	uint32_t id;
+	int r = lo_hook(BPF_TC_EGRESS, &hook);
+
+	if (r == 0)
+		r = query(&hook, &id);
+	if (r < 0)
+		return r;
+	if (id && id == prog_id) {
+		r = bpf_tc_detach(&hook, &opts);
+		if (r < 0 && r != -ENOENT)
+			return dmm_steer_fail(r, NULL, "cannot remove the filter of lo");
+	}
+	if (!qdisc || clsact_is_used(hook.ifindex))
+		return 0;
+	hook.attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS;
+	r = bpf_tc_hook_destroy(&hook);
+	return r < 0 && r != -ENOENT && r != -EINVAL ?
+		       dmm_steer_fail(r, NULL, "cannot remove the clsact qdisc of lo") :
+		       0;
+}
