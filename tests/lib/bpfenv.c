@@ -309,9 +309,15 @@ static void lo_addr6(const struct dmm_addr *addr)
 {
 	dmm_autoclose int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	struct in6_ifreq ifr = { .ifr6_ifindex = 1, .ifr6_prefixlen = 128 };
+	struct sockaddr_in6 sin6 = { .sin6_family = AF_INET6 };
+	unsigned int i;
 
 	memcpy(&ifr.ifr6_addr, addr->b, 16);
 	assert_int_equal(ioctl(fd, SIOCSIFADDR, &ifr), 0);
+	/* tentative until a worker of the kernel has looked at it */
+	memcpy(&sin6.sin6_addr, addr->b, 16);
+	for (i = 0; i < 1000 && bind(fd, (struct sockaddr *)&sin6, sizeof(sin6)) < 0; i++)
+		usleep(2000);
 }
 
 void bpfenv_lo_addr(const char *text)

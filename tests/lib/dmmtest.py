@@ -184,7 +184,7 @@ class World:
     def _daemon_up(self):
         if self.daemon.poll() is not None:
             raise AssertionError(f"dmmd exited {self.daemon.returncode}:\n{self.log()}")
-        return self.ctl("version", check=False).returncode == 0
+        return self.ctl("status", check=False).returncode == 0
 
     def log(self):
         with open(os.path.join(self.dir, "dmmd.log"), errors="replace") as f:
@@ -229,11 +229,14 @@ spec:
     def flows(self):
         return self.ctl_json("flows", "list")["items"]
 
-    def instance_pid(self, name="fast#0"):
+    def instance(self, name="fast#0"):
         for inst in self.ctl_json("stacks", "list")["items"]:
-            if inst["name"] == name:
-                return inst["pid"]
+            if inst["instance"] == name:
+                return inst
         raise AssertionError(f"no instance {name}")
+
+    def instance_pid(self, name="fast#0"):
+        return self.instance(name)["pid"]
 
     def stack(self, name="fast"):
         for stack in self.ctl_json("stacks", "list")["items"]:

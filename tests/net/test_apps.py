@@ -6,14 +6,12 @@ flow entries: the same transfer through the kernel is a failure."""
 
 import asyncio
 import contextlib
-import glob
 import hashlib
 import http.client
 import http.server
 import json
 import os
 import random
-import shutil
 import socket
 import socketserver
 import subprocess
@@ -21,9 +19,9 @@ import sys
 import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from dmmtest import OUT, Skip, World, main, test, wait_for
+from dmmtest import OUT, World, main, test, wait_for
 
-HTTP, REFUSED, REDIS, IPERF, PY_HTTP, ECHO, GIT, PROXY = range(8401, 8409)
+HTTP, REFUSED, REDIS, IPERF, PY_HTTP, ECHO, PROXY = range(8401, 8408)
 BIG, SMALL = 32 << 20, 1 << 20
 PARALLEL = 20
 STATIC_CLIENT = os.path.join(OUT, "tests/net/static_client")
@@ -538,29 +536,6 @@ def a_passed_connection_goes_on_elsewhere(w):
         a.close()
         b.close()
         assert w.is_steered(taker.result())
-
-
-@test
-def git_clones_what_was_committed(w):
-    if not shutil.which("git") or not glob.glob("/usr/lib/git-core/git-daemon"):
-        raise Skip("git is not installed")
-    env = dict(os.environ, HOME=w.dir, GIT_CONFIG_NOSYSTEM="1")
-    repo = f"{w.dir}/www/repo"
-
-    def git(*args, **kw):
-        return w.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "-c",
-                     "safe.directory=*", *args, env=env, **kw).stdout
-    git("init", "-q", repo)
-    shutil.copy(f"{w.dir}/www/small0", f"{repo}/data")
-    git("-C", repo, "add", ".")
-    git("-C", repo, "commit", "-q", "-m", "data")
-    w.spawn("git", "-c", "safe.directory=*", "daemon", "--export-all", "--reuseaddr",
-            f"--port={GIT}", f"--base-path={w.dir}/www", host="server", env=env)
-    w.listens(GIT)
-    for i, host in enumerate(w.hosts()):
-        with w.steered_flows("git", GIT, 1):
-            git("clone", "-q", f"git://{host}:{GIT}/repo", f"{w.dir}/clone{i}", cgroup="/fast")
-        assert sha(f"{w.dir}/clone{i}/data") == sha(f"{w.dir}/www/small0")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
 from dmmtest import LONG, World, main, test, wait_for
 
-ECHO, SUM, HALF, RESET, FLOOD, SINK, WAIT_RESET = range(8101, 8108)
+ECHO, SUM, HALF, RESET, FLOOD, SINK, WAIT_RESET, ROW = range(8101, 8109)
 BULK = 64 << 20
 LINGER_RESET = struct.pack("ii", 1, 0)
 
@@ -331,9 +331,20 @@ def stopped_peer_stops_the_application(w):
     w.call(ping_pong, w.server4, [65536] * 20, cgroup="/fast")
 
 
+def answer_one_by_one(ready):
+    """No process per connection: the test is about the client."""
+    listener = socket.create_server(("0.0.0.0", ROW), backlog=128)
+    ready.send(b"R")
+    while True:
+        c, _ = listener.accept()
+        c.sendall(c.recv(10))
+        c.recv(1)
+        c.close()
+
+
 def in_a_row(addr, n):
     for i in range(n):
-        s = connected(addr, ECHO)
+        s = connected(addr, ROW)
         s.sendall(b"ping")
         assert s.recv(10) == b"ping", i
         s.close()
@@ -342,6 +353,9 @@ def in_a_row(addr, n):
 @test
 def ten_thousand_connections_in_a_row(w):
     n = 100000 if LONG else 10000
+    ready, other = socket.socketpair()
+    w.start(answer_one_by_one, other, host="server")
+    assert ready.recv(1) == b"R"
     start = time.monotonic()
     w.call(in_a_row, w.server4, n, cgroup="/fast", timeout=600)
     print(f"# {n} connections in {time.monotonic() - start:.2f} s")

@@ -15,6 +15,13 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../
 from dmmtest import World, main, sh, test, wait_for
 
 OPEN, CLOSED = 8001, 8002
+HOLE = """table inet hole {{
+    chain in {{
+        type filter hook input priority 0
+        tcp dport {} {}
+    }}
+}}
+"""
 TCP_SYNCNT = 7
 
 
@@ -33,7 +40,7 @@ class ConnectWorld(World):
         return kernel, steered
 
     def connects(self):
-        return self.ctl_json("stacks", "list")["items"][0]["connects"]
+        return self.instance()["connects"]
 
 
 def tell_peer(c):
@@ -165,9 +172,7 @@ class Blackhole:
         self.w, self.port, self.verdict = w, port, verdict
 
     def __enter__(self):
-        self.w.run("nft", "-f", "-", host="server", input=f"""
-            table inet hole {{ chain in {{ type filter hook input priority 0;
-              tcp dport {self.port} {self.verdict}; }} }}""")
+        self.w.run("nft", "-f", "-", host="server", input=HOLE.format(self.port, self.verdict))
 
     def __exit__(self, *_):
         self.w.run("nft", "delete", "table", "inet", "hole", host="server")
@@ -217,7 +222,7 @@ def close_while_connecting_frees_the_wire(w):
         kernel, steered = w.both(close_while_connecting, w.server4, 8005)
         assert kernel[0] == steered[0] == errno.EINPROGRESS
     wait_for("the instance lets go of the flow",
-             lambda: w.ctl_json("stacks", "list")["items"][0]["flows"] == 0)
+             lambda: w.instance()["flows"] == 0)
 
 
 def reuse(addr):

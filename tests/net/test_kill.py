@@ -15,6 +15,13 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../
 from dmmtest import World, main, test, wait_for
 
 ECHO, FLOOD, SLOW_SINK, HALF, TRICKLE, SILENT = range(8201, 8207)
+HOLE = f"""table inet hole {{
+    chain in {{
+        type filter hook input priority 0
+        tcp dport {SILENT} drop
+    }}
+}}
+"""
 
 
 class KillWorld(World):
@@ -23,9 +30,7 @@ class KillWorld(World):
         for port, fn in ((ECHO, echo), (FLOOD, flood), (SLOW_SINK, slow_sink), (HALF, half),
                          (TRICKLE, trickle)):
             self.serve(fn, port)
-        self.run("nft", "-f", "-", host="server", input=f"""
-            table inet hole {{ chain in {{ type filter hook input priority 0;
-              tcp dport {SILENT} drop; }} }}""")
+        self.run("nft", "-f", "-", host="server", input=HOLE)
         self.up()
 
     def stage(self):
@@ -45,8 +50,10 @@ class KillWorld(World):
 
     def wait_for_another(self, pid):
         def ready():
-            inst = self.ctl_json("stacks", "list")["items"][0]
-            return inst["state"] == "ready" and inst["pid"] != pid
+            inst = self.instance()
+            # a second of life resets the back-off: the next kill is no crash loop
+            return (inst["state"] == "ready" and inst["pid"] != pid and
+                    inst["ready_for_ms"] > 1000)
         wait_for("the instance is back", ready, seconds=60)
 
 

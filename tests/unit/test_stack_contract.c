@@ -268,7 +268,7 @@ static void returns_every_byte_when_packets_are_lost(void **state)
 {
 	struct stackhost_conn *c = connected(*state, "10.9.0.2");
 
-	echo_all(c, 400 << 10);
+	echo_all(c, 200 << 10);
 	closed(c);
 }
 

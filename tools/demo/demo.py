@@ -184,11 +184,14 @@ class Demo:
         (self.dir / "sha256").write_text(hashlib.sha256(data).hexdigest())
         conf = self.dir / "nginx.conf"
         conf.write_text(NGINX.format(dir=self.dir, v4=SERVER4, v6=SERVER6))
-        sh("nsenter", f"--net=/run/netns/{self.server}", "nginx", "-c", conf, "-p", self.dir)
+        sh("nsenter", f"--net=/run/netns/{self.server}", "nginx", "-c", conf, "-p", self.dir,
+           "-e", self.dir / "error.log")
 
     def start_dmmd(self):
         beside, installed = self.dmmctl.parent / "dmmd", self.dmmctl.parent.parent / "sbin/dmmd"
         dmmd = beside if beside.exists() else installed
+        if not dmmd.exists():
+            raise Failed(f"no dmmd, neither {beside} nor {installed}")
         self.ctl_path.write_text(WRAPPER.format(dmmctl=self.dmmctl, dir=self.dir,
                                                 cgroups=self.cgroups, client=self.client))
         self.ctl_path.chmod(0o755)

@@ -1,48 +1,42 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* attach, detach and run: which cgroups' sockets the policy is about. Paths go to dmmd as they were
- * given: it knows its cgroup root. */
+/* attach, detach and run: which cgroups' sockets the policy is about. */
 #include "dmmctl.h"
 
 #include <errno.h>
 
 #include "base/mountinfo.h"
-#include "base/proc.h"
 
-/* The full path of a process' cgroup. */
-static int cgroup_of_pid(const struct ctl *ctl, const char *text, char *buf, size_t size)
+/* A full path, cut to what is below the cgroup root. */
+static const char *below_root(const struct ctl *ctl, const char *path)
 {
-	char mount[256], path[4096], *end;
-	long pid = strtol(text, &end, 10);
-	int r;
+	const char *root = ctl->opt[OPT_CGROUP_ROOT];
+	char mount[256];
+	size_t len;
 
-	if (*end || pid <= 0)
-		return usage(ctl, "--pid takes a process id");
-	r = dmm_mount_find("cgroup2", mount, sizeof(mount));
-	if (r == 0)
-		r = dmm_proc_cgroup(pid, path, sizeof(path));
-	if (r < 0)
-		return fail(ctl, exit_of(r), r, NULL, "cgroup of process %ld", pid);
-	snprintf(buf, size, "%s%s", mount, path);
-	return CTL_OK;
+	if (!root) {
+		if (dmm_mount_find("cgroup2", mount, sizeof(mount)) < 0)
+			return path;
+		root = mount;
+	}
+	len = strlen(root);
+	return strncmp(path, root, len) == 0 && path[len] == '/' ? path + len : path;
 }
 
 static int ask_cgroup(const struct ctl *ctl, const char *verb, struct json_object **ret)
 {
 	const char *cgroup = ctl->opt[OPT_CGROUP], *pid = ctl->opt[OPT_PID];
 	struct json_object *args;
-	char path[4352];
-	int r;
+	char *end;
 
 	if (!cgroup == !pid)
 		return usage(ctl, "which cgroup? --cgroup PATH or --pid PID");
-	if (pid) {
-		r = cgroup_of_pid(ctl, pid, path, sizeof(path));
-		if (r != CTL_OK)
-			return r;
-		cgroup = path;
-	}
+	if (pid && (strtol(pid, &end, 10) <= 0 || *end))
+		return usage(ctl, "--pid takes a process id");
 	args = json_object_new_object();
-	dmm_json_set_text(args, "cgroup", cgroup);
+	if (pid)
+		dmm_json_set_u64(args, "pid", strtoul(pid, NULL, 10));
+	else
+		dmm_json_set_text(args, "cgroup", below_root(ctl, cgroup));
 	return ask_daemon(ctl, verb, args, ret);
 }
 
@@ -60,9 +54,9 @@ int cmd_attach(struct ctl *ctl)
 		       get_bool(result, "already") ? "already attached to" : "attached to",
 		       get_text(result, "cgroup"), get_text(result, "cgroup_id"),
 		       get_member(result, "existing_sockets_complete") &&
-				       !get_bool(result, "existing_sockets_complete") ?
-			       "at least " :
-			       "",
+				       !get_bool(result, "existing_sockets_complete")
+			       ? "at least "
+			       : "",
 		       sockets, sockets == 1 ? "" : "s", sockets == 1 ? "s" : "",
 		       sockets == 1 ? "it is" : "they are");
 	print_document(ctl, result);
@@ -77,9 +71,9 @@ int cmd_detach(struct ctl *ctl)
 	if (r != CTL_OK)
 		return r;
 	if (!is_json(ctl))
-		printf(get_bool(result, "still_named") ?
-			       "%s stays attached: the policy names it\n" :
-			       "detached from %s; flows that a stack carries go on\n",
+		printf(get_bool(result, "still_named")
+			       ? "%s stays attached: the policy names it\n"
+			       : "detached from %s; flows that a stack carries go on\n",
 		       get_text(result, "cgroup"));
 	print_document(ctl, result);
 	return CTL_OK;
@@ -94,7 +88,7 @@ int cmd_run(struct ctl *ctl)
 		return usage(ctl, "run what?");
 	args = json_object_new_object();
 	if (ctl->opt[OPT_CGROUP])
-		dmm_json_set_text(args, "cgroup", ctl->opt[OPT_CGROUP]);
+		dmm_json_set_text(args, "cgroup", below_root(ctl, ctl->opt[OPT_CGROUP]));
 	r = ask_daemon(ctl, "run", args, &result);
 	if (r != CTL_OK)
 		return r;

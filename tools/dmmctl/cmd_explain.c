@@ -32,7 +32,7 @@ static const enum dmm_reason after[] = { DMM_REASON_INST_NOT_READY, DMM_REASON_N
 					 DMM_REASON_ROUTE, DMM_REASON_INST_STALE,
 					 DMM_REASON_OTHER_NETNS };
 
-static const char *verdict_word(enum dmm_verdict verdict)
+const char *verdict_word(enum dmm_verdict verdict)
 {
 	static const char *const words[] = { "none", "kernel", "userspace", "reject" };
 
@@ -95,9 +95,9 @@ static int decide(struct dmm_view *view, const struct question *question, struct
 			    &ret->decision);
 	if (r < 0)
 		return r;
-	ret->has_instance = wants_stack(ret) &&
-			    dmm_view_instance(view, ret->decision.matched.instance,
-					      &ret->instance) == 0;
+	ret->has_instance =
+		wants_stack(ret) &&
+		dmm_view_instance(view, ret->decision.matched.instance, &ret->instance) == 0;
 	ret->other_netns = caller->netns && caller->netns != ret->config.netns_cookie;
 	/* the hook asks this of the socket, after the rules; only a stack's verdict is changed by it */
 	if (ret->other_netns && ret->decision.verdict == DMM_VERDICT_USERSPACE) {
@@ -136,7 +136,8 @@ static struct json_object *rule_json(const struct answer *answer)
 	dmm_json_set_text(obj, "action", action_word(answer));
 	if (wants_stack(answer))
 		dmm_json_set_text(obj, "on_unavailable",
-			 rule->on_unavailable == DMM_UNAVAILABLE_REJECT ? "reject" : "kernel");
+				  rule->on_unavailable == DMM_UNAVAILABLE_REJECT ? "reject"
+										 : "kernel");
 	return obj;
 }
 
@@ -180,7 +181,8 @@ static struct json_object *explanation(const struct question *question, const st
 {
 	/* where the caller's namespace is not known, nothing is said about it */
 	unsigned int n_after = DMM_ARRAY_SIZE(after) - (question->caller.netns == 0);
-	struct json_object *doc = dmm_json_document("Explanation"), *flow = json_object_new_object();
+	struct json_object *doc = dmm_json_document("Explanation"),
+			   *flow = json_object_new_object();
 	const struct dmm_decision *decision = &answer->decision;
 	struct json_object *checks = json_object_new_array();
 
@@ -202,7 +204,8 @@ static struct json_object *explanation(const struct question *question, const st
 	dmm_json_set_text(doc, "verdict", verdict_word(decision->verdict));
 	dmm_json_set_text(doc, "reason", dmm_reason_word(decision->reason));
 	if (decision->verdict == DMM_VERDICT_USERSPACE)
-		dmm_json_set_text(doc, "if_down", get_text(get_member(doc, "rule"), "on_unavailable"));
+		dmm_json_set_text(doc, "if_down",
+				  get_text(get_member(doc, "rule"), "on_unavailable"));
 	return doc;
 }
 
@@ -272,10 +275,9 @@ static void print_verdict(const struct ctl *ctl, struct json_object *doc,
 		       paint(ctl, COLOR_GOOD, "USERSPACE"), get_text(doc, "if_down"));
 		break;
 	default:
-		printf("verdict  %s",
-		       answer->decision.verdict == DMM_VERDICT_REJECT ?
-			       paint(ctl, COLOR_BAD, "REJECT (EPERM)") :
-			       paint(ctl, COLOR_GOOD, "KERNEL"));
+		printf("verdict  %s", answer->decision.verdict == DMM_VERDICT_REJECT
+					      ? paint(ctl, COLOR_BAD, "REJECT (EPERM)")
+					      : paint(ctl, COLOR_GOOD, "KERNEL"));
 		if (answer->decision.reason != DMM_REASON_RULE)
 			printf("     (%s: %s)", dmm_reason_word(answer->decision.reason),
 			       dmm_reason_text(answer->decision.reason));
@@ -295,7 +297,8 @@ static void print_explanation(const struct ctl *ctl, struct dmm_view *view, stru
 	print_checks(ctl, checks, 0, DMM_MIN(n, n_before));
 	if (rule) {
 		print_rules(ctl, view, answer);
-		printf("action   %s%s\n", wants_stack(answer) ? "stack " : "", get_text(rule, "action"));
+		printf("action   %s%s\n", wants_stack(answer) ? "stack " : "",
+		       get_text(rule, "action"));
 		print_checks(ctl, checks, n_before, n);
 	}
 	if (answer->has_instance)
@@ -320,7 +323,8 @@ int cmd_explain(struct ctl *ctl)
 		dmm_view_close(view);
 		return fail(ctl, exit_of(r), r == -ENODATA ? 0 : r,
 			    r == -ENODATA ? "dmmctl apply FILE" : NULL,
-			    r == -ENODATA ? "no policy has been applied" : "reading the live policy");
+			    r == -ENODATA ? "no policy has been applied"
+					  : "reading the live policy");
 	}
 	doc = explanation(&question, &answer);
 	if (!is_json(ctl))

@@ -3,11 +3,8 @@
  * from dmmd; both give the same objects. */
 #include "dmmctl.h"
 
-#include <arpa/inet.h>
-#include <errno.h>
-
 #include "base/clock.h"
-#include "steer/view.h"
+#include "ctl/report.h"
 
 struct filter {
 	const char *word;
@@ -70,94 +67,33 @@ struct reader {
 	struct dmm_view *view;
 	struct json_object *flows;
 	uint64_t now;
-	const char *stacks[DMM_MAX_INSTANCES]; /* names seen, NULL: not asked yet */
-	struct dmm_instance instances[DMM_MAX_INSTANCES];
 };
-
-static const char *stack_of(struct reader *reader, const struct dmm_flow *flow)
-{
-	uint32_t id = flow->instance;
-
-	if (flow->verdict == DMM_VERDICT_KERNEL)
-		return "kernel";
-	if (flow->verdict != DMM_VERDICT_USERSPACE || id >= DMM_MAX_INSTANCES)
-		return NULL;
-	if (!reader->stacks[id] &&
-	    dmm_view_instance(reader->view, id, &reader->instances[id]) == 0)
-		reader->stacks[id] = reader->instances[id].stack;
-	return reader->stacks[id];
-}
-
-static const char *state_word(enum dmm_flow_state state)
-{
-	static const char *const words[] = { "connecting", "established", "closing",
-					     "closed",	   "failed",	  "reset" };
-
-	return state < DMM_ARRAY_SIZE(words) ? words[state] : "?";
-}
-
-static struct json_object *since(const struct reader *reader, uint64_t ns)
-{
-	return json_object_new_uint64(reader->now > ns ? (reader->now - ns) / DMM_NS_PER_MS : 0);
-}
 
 static int add_flow(void *ctx, uint64_t cookie, const struct dmm_flow *flow)
 {
-	bool over = flow->state >= DMM_FLOW_CLOSED;
-	struct json_object *item = json_object_new_object();
 	struct reader *reader = ctx;
-	char text[96];
 
-	dmm_json_set_u64(item, "cookie", cookie);
-	dmm_json_set_text(item, "proto", flow->proto == DMM_PROTO_TCP ? "tcp" : "udp");
-	dmm_json_set_text(item, "family", flow->family == DMM_FAMILY_V4 ? "ipv4" : "ipv6");
-	dmm_json_set_text(item, "state", state_word(flow->state));
-	format_endpoint(flow->local, ntohs(flow->local_port), text, sizeof(text));
-	dmm_json_set_text(item, "local", text);
-	format_endpoint(flow->remote, ntohs(flow->remote_port), text, sizeof(text));
-	dmm_json_set_text(item, "remote", text);
-	dmm_json_set_text(item, "stack", stack_of(reader, flow));
-	dmm_json_set_text(item, "rule", flow->rule);
-	dmm_json_set_text(item, "reason", dmm_reason_word(flow->reason));
-	dmm_json_set_u64(item, "generation", flow->generation);
-	dmm_json_set_u64(item, "pid", flow->pid);
-	dmm_json_set_text(item, "comm", flow->comm);
-	dmm_json_set_u64(item, "uid", flow->uid);
-	dmm_json_set_u64(item, "cgroup_id", flow->cgroup);
-	json_object_object_add(item, "age_ms", since(reader, flow->opened_ns));
-	json_object_object_add(item, "closed_ms", over ? since(reader, flow->closed_ns) : NULL);
-	/* the kernel keeps count while the socket lives; the map learns of it at the end */
-	json_object_object_add(item, "bytes_sent",
-			       over ? json_object_new_uint64(flow->bytes_sent) : NULL);
-	json_object_object_add(item, "bytes_received",
-			       over ? json_object_new_uint64(flow->bytes_received) : NULL);
-	json_object_array_add(reader->flows, item);
+	json_object_array_add(reader->flows,
+			      dmm_report_flow(reader->view, reader->now, cookie, flow));
 	return 0;
 }
 
 static int read_flows(const struct ctl *ctl, struct json_object **ret)
 {
-	struct reader *reader = calloc(1, sizeof(*reader));
-	int r;
+	struct reader reader = { .now = dmm_now_ns() };
+	int err, r = open_view(ctl, &reader.view);
 
-	if (!reader)
-		return fail(ctl, CTL_FAILED, -ENOMEM, NULL, "flows");
-	reader->flows = json_object_new_array();
-	reader->now = dmm_now_ns();
-	r = open_view(ctl, &reader->view);
-	if (r == CTL_OK) {
-		int err = dmm_view_flows(reader->view, add_flow, reader);
-
-		if (err < 0)
-			r = fail(ctl, exit_of(err), err, NULL, "reading the flows");
-		dmm_view_close(reader->view);
+	if (r != CTL_OK)
+		return r;
+	reader.flows = json_object_new_array();
+	err = dmm_view_flows(reader.view, add_flow, &reader);
+	dmm_view_close(reader.view);
+	if (err < 0) {
+		json_object_put(reader.flows);
+		return fail(ctl, exit_of(err), err, NULL, "reading the flows");
 	}
-	if (r == CTL_OK)
-		*ret = reader->flows;
-	else
-		json_object_put(reader->flows);
-	free(reader);
-	return r;
+	*ret = reader.flows;
+	return CTL_OK;
 }
 
 static int ask_flows(const struct ctl *ctl, struct json_object **ret)
@@ -187,7 +123,8 @@ static void add_process(struct json_object *flows)
 	for (size_t i = 0; i < json_object_array_length(flows); i++) {
 		struct json_object *flow = json_object_array_get_idx(flows, i);
 
-		snprintf(text, sizeof(text), "%s/%s", get_text(flow, "pid"), get_text(flow, "comm"));
+		snprintf(text, sizeof(text), "%s/%s", get_text(flow, "pid"),
+			 get_text(flow, "comm"));
 		dmm_json_set_text(flow, "process", text);
 	}
 }

@@ -32,10 +32,9 @@ static int judge(const struct ctl *ctl, const char *path, struct dmm_policy **re
 		 struct dmm_findings *found)
 {
 	unsigned int classes = 0;
-	const struct dmm_compile_env env = { .ctx = &classes,
-					     .class_of = any_class,
-					     .instance_of = any_instance,
-					     .generation = 1 };
+	const struct dmm_compile_env env = {
+		.ctx = &classes, .class_of = any_class, .instance_of = any_instance, .generation = 1
+	};
 	struct dmm_tables tables = { 0 };
 	int r = dmm_policy_load(path, ret, found);
 
@@ -92,7 +91,8 @@ static void print_check(const struct ctl *ctl, struct json_object *item)
 
 	printf("%s: ", get_text(item, "file"));
 	if (errors)
-		printf("%s, %lu error%s", paint(ctl, COLOR_BAD, "REJECTED"), errors, plural(errors));
+		printf("%s, %lu error%s", paint(ctl, COLOR_BAD, "REJECTED"), errors,
+		       plural(errors));
 	else
 		printf("%s, %lu rule%s, %lu stack%s", paint(ctl, COLOR_GOOD, "OK"), rules,
 		       plural(rules), stacks, plural(stacks));
@@ -222,6 +222,13 @@ int cmd_apply(struct ctl *ctl)
 	return CTL_OK;
 }
 
+int cmd_schema(struct ctl *ctl)
+{
+	(void)ctl;
+	dmm_policy_schema(stdout);
+	return CTL_OK;
+}
+
 /* --- get --- */
 
 int cmd_get_policy(struct ctl *ctl)
@@ -244,7 +251,7 @@ int cmd_get_policy(struct ctl *ctl)
 static void add_builtins(struct json_object *items, struct dmm_view *view)
 {
 	static const enum dmm_reason builtins[] = { DMM_REASON_LOOPBACK, DMM_REASON_MULTICAST,
-						    DMM_REASON_SCOPED, DMM_REASON_OWN_ADDRESS,
+						    DMM_REASON_SCOPED,	 DMM_REASON_OWN_ADDRESS,
 						    DMM_REASON_NO_ROUTE, DMM_REASON_ROUTE };
 
 	for (unsigned int i = 0; i < DMM_ARRAY_SIZE(builtins); i++) {
@@ -287,14 +294,13 @@ static int add_rule(struct json_object *items, struct dmm_view *view,
 	dmm_json_set_text(item, "action", rule_action(view, &rule, &inst));
 	if (rule.action == DMM_ACTION_STACK)
 		dmm_json_set_text(item, "on_unavailable",
-				  rule.on_unavailable == DMM_UNAVAILABLE_REJECT ? "reject" :
-										  "kernel");
+				  rule.on_unavailable == DMM_UNAVAILABLE_REJECT ? "reject"
+										: "kernel");
 	dmm_json_set_u64(item, "hits", rule.hits);
 	if (rule.last_hit_ns)
 		dmm_json_set_u64(item, "last_hit_ms",
-				 now > rule.last_hit_ns ?
-					 (now - rule.last_hit_ns) / DMM_NS_PER_MS :
-					 0);
+				 now > rule.last_hit_ns ? (now - rule.last_hit_ns) / DMM_NS_PER_MS
+							: 0);
 	dmm_json_set_textf(item, "place", "%s:%u:%u", meta->source, rule.line, rule.column);
 	json_object_array_add(items, item);
 	return 0;
@@ -303,9 +309,12 @@ static int add_rule(struct json_object *items, struct dmm_view *view,
 int cmd_get_rules(struct ctl *ctl)
 {
 	static const struct column columns[] = {
-		{ "RULE", "name", CELL_TEXT },	      { "ACTION", "action", CELL_TEXT },
-		{ "IF DOWN", "on_unavailable", CELL_TEXT }, { "HITS", "hits", CELL_TEXT },
-		{ "LAST", "last_hit_ms", CELL_AGE },  { "PLACE", "place", CELL_TEXT },
+		{ "RULE", "name", CELL_TEXT },
+		{ "ACTION", "action", CELL_TEXT },
+		{ "IF DOWN", "on_unavailable", CELL_TEXT },
+		{ "HITS", "hits", CELL_TEXT },
+		{ "LAST", "last_hit_ms", CELL_AGE },
+		{ "PLACE", "place", CELL_TEXT },
 	};
 	struct json_object *items = json_object_new_array();
 	struct dmm_view *view = NULL;

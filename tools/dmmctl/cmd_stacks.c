@@ -15,12 +15,18 @@ static void join(struct json_object *item, const char *key, const char *format, 
 static void print_stacks(struct json_object *items)
 {
 	static const struct column columns[] = {
-		{ "INSTANCE", "instance", CELL_TEXT }, { "STATE", "state", CELL_TEXT },
-		{ "PLUGIN", "plugin", CELL_TEXT },     { "IF/QUEUES", "where", CELL_TEXT },
-		{ "XDP ASKED->GOT", "xdp", CELL_TEXT }, { "PORTS", "ports", CELL_TEXT },
-		{ "PID", "pid", CELL_TEXT },	       { "FLOWS", "flows", CELL_TEXT },
-		{ "RECEIVED", "rx_bytes", CELL_BYTES }, { "SENT", "tx_bytes", CELL_BYTES },
-		{ "MEMORY", "memory_bytes", CELL_BYTES }, { "RESTARTS", "restarts", CELL_TEXT },
+		{ "INSTANCE", "instance", CELL_TEXT },
+		{ "STATE", "state", CELL_TEXT },
+		{ "PLUGIN", "plugin", CELL_TEXT },
+		{ "IF/QUEUES", "where", CELL_TEXT },
+		{ "XDP ASKED->GOT", "xdp", CELL_TEXT },
+		{ "PORTS", "ports", CELL_TEXT },
+		{ "PID", "pid", CELL_TEXT },
+		{ "FLOWS", "flows", CELL_TEXT },
+		{ "RECEIVED", "rx_bytes", CELL_BYTES },
+		{ "SENT", "tx_bytes", CELL_BYTES },
+		{ "MEMORY", "memory_bytes", CELL_BYTES },
+		{ "RESTARTS", "restarts", CELL_TEXT },
 		{ "LAST DEATH", "last_death", CELL_TEXT },
 	};
 

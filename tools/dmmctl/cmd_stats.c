@@ -5,72 +5,22 @@
 
 #include <errno.h>
 
-#include "steer/view.h"
-
-static struct json_object *read_reasons(struct dmm_view *view)
-{
-	struct json_object *list = json_object_new_array();
-
-	/* from 1: NONE counts nothing */
-	for (int i = 1; i < DMM_NUM_REASONS; i++) {
-		struct json_object *item = json_object_new_object();
-		uint64_t count = 0;
-
-		dmm_view_counter(view, i, &count);
-		dmm_json_set_text(item, "reason", dmm_reason_word(i));
-		dmm_json_set_text(item, "text", dmm_reason_text(i));
-		dmm_json_set_u64(item, "count", count);
-		json_object_array_add(list, item);
-	}
-	return list;
-}
-
-static void add_shared(struct json_object *item, const struct dmm_inst_shared *shared)
-{
-	const struct {
-		const char *key;
-		uint64_t value;
-	} counters[] = {
-		{ "flows", shared->flows },
-		{ "flows_opened", shared->flows_opened },
-		{ "flows_refused", shared->flows_refused },
-		{ "flows_timed_out", shared->flows_timed_out },
-		{ "flows_reset", shared->flows_reset },
-		{ "rx_packets", shared->rx_packets },
-		{ "rx_bytes", shared->rx_bytes },
-		{ "rx_dropped", shared->rx_dropped },
-		{ "tx_packets", shared->tx_packets },
-		{ "tx_bytes", shared->tx_bytes },
-		{ "tx_no_frame", shared->tx_no_frame },
-		{ "no_neighbour", shared->no_neighbour },
-		{ "strangers", shared->strangers },
-		{ "memory_bytes", shared->memory_bytes },
-	};
-
-	for (unsigned int i = 0; i < DMM_ARRAY_SIZE(counters); i++)
-		dmm_json_set_u64(item, counters[i].key, counters[i].value);
-}
+#include "ctl/report.h"
 
 static struct json_object *read_stack(struct dmm_view *view, uint32_t id,
 				      struct dmm_inst_shared *shared)
 {
-	struct dmm_inst_stats stats;
 	struct dmm_instance inst;
 	struct json_object *item;
 
 	if (dmm_view_instance(view, id, &inst) < 0 || inst.state == DMM_INST_FREE)
 		return NULL;
 	item = json_object_new_object();
-	dmm_json_set_text(item, "name", inst.name);
-	dmm_json_set_text(item, "stack", inst.stack);
-	if (dmm_view_inst_stats(view, id, &stats) == 0) {
-		dmm_json_set_u64(item, "door_packets", stats.packets);
-		dmm_json_set_u64(item, "door_bytes", stats.bytes);
-		dmm_json_set_u64(item, "connects", stats.connects);
-		dmm_json_set_u64(item, "rejects", stats.rejects);
-	}
+	dmm_json_set_text(item, "name", inst.stack);
+	dmm_json_set_text(item, "instance", inst.name);
+	dmm_report_doors(item, view, id);
 	if (dmm_view_shared(view, id, shared, false) == 0)
-		add_shared(item, shared);
+		dmm_report_counters(item, shared);
 	return item;
 }
 
@@ -92,7 +42,7 @@ static int read_stats(const struct ctl *ctl, struct json_object **ret)
 		if (stack)
 			json_object_array_add(stacks, stack);
 	}
-	json_object_object_add(doc, "reasons", read_reasons(view));
+	json_object_object_add(doc, "reasons", dmm_report_reasons(view));
 	json_object_object_add(doc, "stacks", stacks);
 	dmm_view_close(view);
 	*ret = doc;
@@ -127,8 +77,9 @@ static void print_reasons(const struct ctl *ctl, struct json_object *reasons)
 
 static void print_stack(struct json_object *stack)
 {
-	printf("\n%s\n", get_text(stack, "name"));
-	json_object_object_foreach(stack, key, value) {
+	printf("\n%s\n", get_text(stack, "instance"));
+	json_object_object_foreach(stack, key, value)
+	{
 		if (json_object_is_type(value, json_type_int))
 			printf("%12lu  %s\n", json_object_get_uint64(value), key);
 	}

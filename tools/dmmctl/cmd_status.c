@@ -39,7 +39,8 @@ static void print_status(const struct ctl *ctl, struct json_object *status)
 	printf("dmmd %s pid %s up %s; ", get_text(status, "version"), get_text(status, "pid"), age);
 	print_policy(get_member(status, "policy"), count(status, "cgroups"));
 	printf("; flows %s userspace / %s kernel; health %s\n", get_text(flows, "userspace"),
-	       get_text(flows, "kernel"), paint(ctl, ok ? COLOR_GOOD : COLOR_BAD, ok ? "OK" : "DEGRADED"));
+	       get_text(flows, "kernel"),
+	       paint(ctl, ok ? COLOR_GOOD : COLOR_BAD, ok ? "OK" : "DEGRADED"));
 	for (size_t i = 0; stacks && i < json_object_array_length(stacks); i++) {
 		struct json_object *stack = json_object_array_get_idx(stacks, i);
 

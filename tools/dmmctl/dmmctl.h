@@ -8,17 +8,19 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include <dmm/abi/types.h>
+
 #include "base/util.h"
 #include "ctl/json.h"
 
 /* What dmmctl exits with; listed in dmmctl(8). */
 enum exit_code {
 	CTL_OK = 0,
-	CTL_FAILED = 1,	      /* also: doctor found errors */
+	CTL_FAILED = 1, /* also: doctor found errors */
 	CTL_USAGE = 2,
-	CTL_UNREACHABLE = 3,  /* no dmmd answers */
+	CTL_UNREACHABLE = 3, /* no dmmd answers */
 	CTL_NOT_PERMITTED = 4,
-	CTL_BAD_POLICY = 5,   /* check, apply */
+	CTL_BAD_POLICY = 5, /* check, apply */
 };
 
 /* X(id, long name, letter, argument or NULL, help); the first of them hold for every command. */
@@ -28,7 +30,7 @@ enum exit_code {
 	X(PRETTY, "pretty", 'p', NULL, "indent JSON")                                              \
 	X(SOCKET, "socket", 0, "PATH", "dmmd's control socket")                                    \
 	X(RUN_DIR, "run-dir", 0, "DIR", "dmmd's run directory (/run/dmm)")                         \
-	X(STATE_DIR, "state-dir", 0, "DIR", "dmmd's state directory; accepted as dmmd does")        \
+	X(STATE_DIR, "state-dir", 0, "DIR", "dmmd's state directory; accepted as dmmd does")       \
 	X(BPFFS, "bpffs", 0, "DIR", "directory of the pins (/sys/fs/bpf/dmm)")                     \
 	X(CGROUP_ROOT, "cgroup-root", 0, "DIR", "what cgroup paths start from")                    \
 	X(NETNS, "netns", 0, "NAME", "act in this network namespace")                              \
@@ -80,9 +82,9 @@ struct command {
 	const char *name;     /* "stacks list" */
 	const char *synopsis; /* of its arguments */
 	const char *help;
-	uint32_t options;     /* OPT_BIT of its own ones */
+	uint32_t options;	     /* OPT_BIT of its own ones */
 	int (*run)(struct ctl *ctl); /* an exit code */
-	bool rest;	      /* everything after the first argument is not ours to parse */
+	bool rest;		     /* everything after the first argument is not ours to parse */
 };
 extern const struct command commands[];
 extern const unsigned int n_commands;
@@ -147,13 +149,13 @@ int open_view(const struct ctl *ctl, struct dmm_view **ret);
 
 /* --- caller.c: processes and cgroups as the hooks see them --- */
 struct caller {
-	int pid;	    /* 0: only a cgroup */
+	int pid; /* 0: only a cgroup */
 	char comm[16];
 	uint32_t uid;
-	char cgroup[4096];  /* below the cgroup2 mount */
-	uint64_t ids[64];   /* of it and what is above it, deepest first */
+	char cgroup[4096]; /* below the cgroup2 mount */
+	uint64_t ids[64];  /* of it and what is above it, deepest first */
 	unsigned int n_ids;
-	uint64_t netns;	    /* cookie; 0: not known */
+	uint64_t netns; /* cookie; 0: not known */
 };
 /* From --pid or --cgroup (neither: the root cgroup). An exit code. */
 int find_caller(const struct ctl *ctl, struct caller *ret);
@@ -177,9 +179,11 @@ int cmd_status(struct ctl *ctl);
 int cmd_version(struct ctl *ctl);
 int cmd_check(struct ctl *ctl);
 int cmd_apply(struct ctl *ctl);
+int cmd_schema(struct ctl *ctl);
 int cmd_get_policy(struct ctl *ctl);
 int cmd_get_rules(struct ctl *ctl);
 int cmd_explain(struct ctl *ctl);
+const char *verdict_word(enum dmm_verdict verdict);
 int cmd_attach(struct ctl *ctl);
 int cmd_detach(struct ctl *ctl);
 int cmd_run(struct ctl *ctl);

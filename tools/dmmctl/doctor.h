@@ -25,8 +25,8 @@ struct doctor {
 void diagnose(struct doctor *doctor, enum health health, const char *check, const char *hint,
 	      const char *format, ...) __attribute__((format(printf, 5, 6)));
 
-void doctor_host(struct doctor *doctor);    /* kernel, BTF, mounts, sysctls */
-void doctor_hook(struct doctor *doctor);    /* cgroup programs */
+void doctor_host(struct doctor *doctor); /* kernel, BTF, mounts, sysctls */
+void doctor_hook(struct doctor *doctor); /* cgroup programs */
 void doctor_freplace(struct doctor *doctor);
 void doctor_xsk(struct doctor *doctor);	    /* AF_XDP */
 void doctor_network(struct doctor *doctor); /* interfaces, filters, routing policy */
@@ -40,8 +40,9 @@ int load_program(enum bpf_prog_type type, enum bpf_attach_type attach, const str
 int run_in_child(void (*fn)(void *ctx, void *ret), void *ctx, void *ret, size_t size);
 
 /* What tiny programs are made of. */
-#define INSN(c, d, s, o, i) ((struct bpf_insn){ .code = (c), .dst_reg = (d), .src_reg = (s), .off = (o), .imm = (i) })
-#define MOV_IMM(dst, imm)   INSN(BPF_ALU64 | BPF_MOV | BPF_K, dst, 0, 0, imm)
+#define INSN(c, d, s, o, i)                                                                        \
+	((struct bpf_insn){ .code = (c), .dst_reg = (d), .src_reg = (s), .off = (o), .imm = (i) })
+#define MOV_IMM(dst, imm) INSN(BPF_ALU64 | BPF_MOV | BPF_K, dst, 0, 0, imm)
 #define LOAD_MAP(dst, fd)                                                                          \
 	INSN(BPF_LD | BPF_DW | BPF_IMM, dst, BPF_PSEUDO_MAP_FD, 0, fd), INSN(0, 0, 0, 0, 0)
 #define CALL(helper) INSN(BPF_JMP | BPF_CALL, 0, 0, 0, helper)

@@ -72,7 +72,8 @@ static void run_connects(void *ctx, void *ret)
 	outside = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	snprintf(procs, sizeof(procs), "%s/cgroup.procs", rig->cgroup);
 	times->err = dmm_file_put(procs, "0");
-	inside = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0); /* hooks go by the socket's cgroup */
+	inside =
+		socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0); /* hooks go by the socket's cgroup */
 	times->without = times->with = UINT64_MAX;
 	for (int i = 0; i < ROUNDS; i++) {
 		uint64_t without = time_connects(outside), with = time_connects(inside);
@@ -126,7 +127,8 @@ static const char *open_rig(struct rig *rig, int *ret_err, char *log, size_t log
 		*ret_err = rig->prog_fd;
 		return "loading a connect4 program";
 	}
-	rig->link_fd = bpf_link_create(rig->prog_fd, rig->cgroup_fd, BPF_CGROUP_INET4_CONNECT, NULL);
+	rig->link_fd =
+		bpf_link_create(rig->prog_fd, rig->cgroup_fd, BPF_CGROUP_INET4_CONNECT, NULL);
 	*ret_err = -errno;
 	return rig->link_fd < 0 ? "attaching it to a cgroup" : NULL;
 }
@@ -177,14 +179,15 @@ void doctor_freplace(struct doctor *doctor)
 	if (target < 0)
 		return; /* doctor_xsk says it */
 	LIBBPF_OPTS(bpf_prog_load_opts, opts, .attach_prog_fd = target, .attach_btf_id = 1);
-	fd = bpf_prog_load(BPF_PROG_TYPE_EXT, "dmm_doctor", "GPL", insns, DMM_ARRAY_SIZE(insns), &opts);
+	fd = bpf_prog_load(BPF_PROG_TYPE_EXT, "dmm_doctor", "GPL", insns, DMM_ARRAY_SIZE(insns),
+			   &opts);
 	err = errno;
 	if (fd >= 0)
 		close(fd);
 	if (fd < 0 && err != EINVAL)
 		diagnose(doctor, HEALTH_LIMIT, "libxdp dispatcher (freplace)",
-			 "another XDP program on the same interface cannot be chained with DMM's", "%s",
-			 strerror(err));
+			 "another XDP program on the same interface cannot be chained with DMM's",
+			 "%s", strerror(err));
 	else
 		diagnose(doctor, HEALTH_OK, "libxdp dispatcher (freplace)", NULL, "not forbidden");
 }

@@ -70,7 +70,8 @@ static void check_reserved_ports(struct doctor *doctor)
 
 	if (fd < 0)
 		diagnose(doctor, HEALTH_ERROR, "reserved ports",
-			 "a container may need /proc/sys writable", "%s: %s", path, strerror(errno));
+			 "a container may need /proc/sys writable", "%s: %s", path,
+			 strerror(errno));
 	else
 		diagnose(doctor, HEALTH_OK, "reserved ports", NULL,
 			 "ip_local_reserved_ports is writable");

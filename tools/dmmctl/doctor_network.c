@@ -26,13 +26,15 @@ static unsigned int choose_interfaces(struct doctor *doctor, uint32_t *ret)
 		if (ret[n])
 			n++;
 		else
-			diagnose(doctor, HEALTH_ERROR, ctl->argv[i], "ip link", "no such interface");
+			diagnose(doctor, HEALTH_ERROR, ctl->argv[i], "ip link",
+				 "no such interface");
 	}
 	all = ctl->argc ? NULL : if_nameindex();
 	for (struct if_nameindex *p = all; p && p->if_index && n < MAX_INTERFACES; p++)
 		if (!dmm_streq(p->if_name, "lo"))
 			ret[n++] = p->if_index;
-	if_freenameindex(all);
+	if (all)
+		if_freenameindex(all);
 	return n;
 }
 

@@ -116,8 +116,7 @@ static int open_packet(struct rig *rig)
 				    .sll_ifindex = if_nametoindex("dmm1") };
 
 	rig->packet_fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(PROTO));
-	if (rig->packet_fd < 0 ||
-	    bind(rig->packet_fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
+	if (rig->packet_fd < 0 || bind(rig->packet_fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
 		return -errno;
 	return 0;
 }

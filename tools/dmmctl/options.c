@@ -132,7 +132,8 @@ static int parse_places(struct ctl *ctl)
 {
 	char fallback[sizeof(ctl->run_dir) + 16];
 
-	choose(ctl->run_dir, sizeof(ctl->run_dir), ctl->opt[OPT_RUN_DIR], "DMM_RUN_DIR", "/run/dmm");
+	choose(ctl->run_dir, sizeof(ctl->run_dir), ctl->opt[OPT_RUN_DIR], "DMM_RUN_DIR",
+	       "/run/dmm");
 	snprintf(fallback, sizeof(fallback), "%s/dmmd.sock", ctl->run_dir);
 	choose(ctl->socket, sizeof(ctl->socket), ctl->opt[OPT_SOCKET], "DMM_SOCKET", fallback);
 	choose(ctl->bpffs, sizeof(ctl->bpffs), ctl->opt[OPT_BPFFS], "DMM_BPFFS", "/sys/fs/bpf/dmm");
@@ -214,13 +215,13 @@ static int take_options(struct ctl *ctl, int argc, char **argv)
 			argv[rest++] = argv[i++];
 			continue;
 		}
-		took = word[1] == '-' ? parse_long(ctl, argv + i, argc - i) :
-					parse_short(ctl, argv + i, argc - i);
+		took = word[1] == '-' ? parse_long(ctl, argv + i, argc - i)
+				      : parse_short(ctl, argv + i, argc - i);
 		if (!took) {
 			char text[128];
 
-			snprintf(text, sizeof(text), "unknown option, or its value is missing: %.60s",
-				 word);
+			snprintf(text, sizeof(text),
+				 "unknown option, or its value is missing: %.60s", word);
 			return -usage(ctl, text);
 		}
 		i += took;

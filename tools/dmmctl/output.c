@@ -28,9 +28,9 @@ static void emit_scalar(yaml_emitter_t *emitter, struct json_object *value)
 	yaml_event_t event;
 
 	/* a text stays a text: quoted unless libyaml finds that it need not be */
-	yaml_scalar_event_initialize(&event, NULL, NULL, (const yaml_char_t *)s, strlen(s), !text, 1,
-				     text ? YAML_DOUBLE_QUOTED_SCALAR_STYLE :
-					    YAML_PLAIN_SCALAR_STYLE);
+	yaml_scalar_event_initialize(
+		&event, NULL, NULL, (const yaml_char_t *)s, strlen(s), !text, 1,
+		text ? YAML_DOUBLE_QUOTED_SCALAR_STYLE : YAML_PLAIN_SCALAR_STYLE);
 	yaml_emitter_emit(emitter, &event);
 }
 
@@ -39,9 +39,11 @@ static void emit_value(yaml_emitter_t *emitter, struct json_object *value)
 	yaml_event_t event;
 
 	if (json_object_is_type(value, json_type_object)) {
-		yaml_mapping_start_event_initialize(&event, NULL, NULL, 1, YAML_BLOCK_MAPPING_STYLE);
+		yaml_mapping_start_event_initialize(&event, NULL, NULL, 1,
+						    YAML_BLOCK_MAPPING_STYLE);
 		yaml_emitter_emit(emitter, &event);
-		json_object_object_foreach(value, key, member) {
+		json_object_object_foreach(value, key, member)
+		{
 			yaml_scalar_event_initialize(&event, NULL, NULL, (yaml_char_t *)key,
 						     strlen(key), 1, 1, YAML_PLAIN_SCALAR_STYLE);
 			yaml_emitter_emit(emitter, &event);
@@ -85,8 +87,8 @@ static void print_yaml(struct json_object *doc)
 static void print_json(const struct ctl *ctl, struct json_object *value, FILE *out)
 {
 	int flags = JSON_C_TO_STRING_NOSLASHESCAPE |
-		    (ctl->opt[OPT_PRETTY] ? JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED :
-					    JSON_C_TO_STRING_PLAIN);
+		    (ctl->opt[OPT_PRETTY] ? JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED
+					  : JSON_C_TO_STRING_PLAIN);
 
 	fprintf(out, "%s\n", json_object_to_json_string_ext(value, flags));
 }

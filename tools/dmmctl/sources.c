@@ -27,8 +27,7 @@ static int report_refusal(const struct ctl *ctl, struct json_object *error)
 		fputs(findings, stderr);
 	if (code < CTL_FAILED || code > CTL_BAD_POLICY)
 		code = exit_of(err);
-	return fail(ctl, code, err, hint, "%s",
-		    get_text(error, "text"));
+	return fail(ctl, code, err, hint, "%s", get_text(error, "text"));
 }
 
 static int report_silence(const struct ctl *ctl, int r)
@@ -36,8 +35,9 @@ static int report_silence(const struct ctl *ctl, int r)
 	switch (r) {
 	case -EACCES:
 	case -EPERM:
-		return fail(ctl, CTL_NOT_PERMITTED, r, "members of group dmm may read, root may do all",
-			    "control socket %s", ctl->socket);
+		return fail(ctl, CTL_NOT_PERMITTED, r,
+			    "members of group dmm may read, root may do all", "control socket %s",
+			    ctl->socket);
 	case -ETIMEDOUT:
 	case -EAGAIN:
 		return fail(ctl, CTL_UNREACHABLE, -ETIMEDOUT, "--timeout SECONDS waits longer",

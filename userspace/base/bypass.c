@@ -88,7 +88,8 @@ static int count_rule(const struct nlmsghdr *nlh, void *ctx)
 	struct rules *rules = ctx;
 	const struct nlattr *attr;
 
-	mnl_attr_for_each(attr, nlh, sizeof(*hdr)) {
+	mnl_attr_for_each(attr, nlh, sizeof(*hdr))
+	{
 		if (mnl_attr_get_type(attr) == FRA_PRIORITY)
 			priority = mnl_attr_get_u32(attr);
 		else if (mnl_attr_get_type(attr) == FRA_TABLE)
@@ -119,10 +120,10 @@ static int scan_rules(struct dmm_bypass_scan *scan, int family)
 	r = dmm_bypass_ask(NETLINK_ROUTE, nlh, count_rule, &rules);
 	if (r == 0 && rules.count)
 		dmm_bypass_report(scan, DMM_BYPASS_RULE,
-				  v6 ? "ip -6 rule show; stacks follow the main table only" :
-				       "ip rule show; stacks follow the main table only",
-				  "%u IPv%c policy routing rule%s, first at priority %u", rules.count,
-				  v6 ? '6' : '4', rules.count == 1 ? "" : "s",
+				  v6 ? "ip -6 rule show; stacks follow the main table only"
+				     : "ip rule show; stacks follow the main table only",
+				  "%u IPv%c policy routing rule%s, first at priority %u",
+				  rules.count, v6 ? '6' : '4', rules.count == 1 ? "" : "s",
 				  rules.first_priority);
 	return r;
 }
@@ -167,8 +168,8 @@ struct qdiscs {
 static int note_qdisc(const struct nlmsghdr *nlh, void *ctx)
 {
 	/* what the kernel puts there by itself holds nothing back that a stack would miss */
-	static const char *const plain[] = { "noqueue", "pfifo", "bfifo", "pfifo_fast",
-					     "mq", "fq", "fq_codel", "noop" };
+	static const char *const plain[] = { "noqueue", "pfifo", "bfifo",    "pfifo_fast",
+					     "mq",	"fq",	 "fq_codel", "noop" };
 	const struct tcmsg *tcm = mnl_nlmsg_get_payload(nlh);
 	struct qdiscs *qdiscs = ctx;
 	const struct nlattr *attr;
@@ -176,9 +177,8 @@ static int note_qdisc(const struct nlmsghdr *nlh, void *ctx)
 
 	if ((uint32_t)tcm->tcm_ifindex != qdiscs->ifindex)
 		return MNL_CB_OK;
-	mnl_attr_for_each(attr, nlh, sizeof(*tcm))
-		if (mnl_attr_get_type(attr) == TCA_KIND)
-			kind = mnl_attr_get_str(attr);
+	mnl_attr_for_each(attr, nlh, sizeof(*tcm)) if (mnl_attr_get_type(attr) == TCA_KIND)
+		kind = mnl_attr_get_str(attr);
 	if (dmm_streq(kind, "clsact") || dmm_streq(kind, "ingress")) {
 		qdiscs->classifier = true;
 		return MNL_CB_OK;
@@ -266,10 +266,11 @@ static void scan_peer(struct dmm_bypass_scan *scan, uint32_t ifindex)
 	else
 		snprintf(where, sizeof(where), "ip netns exec %s ", peer.netns);
 	snprintf(hint, sizeof(hint), "%sethtool -K %s tx off", where, peer.ifname);
-	dmm_bypass_report(scan, DMM_BYPASS_CHECKSUM, hint,
-			  "veth %s: its peer %s%s%s leaves checksums undone (tx offload on): a stack "
-			  "drops what it sends",
-			  name, peer.ifname, peer.netns[0] ? " in " : "", peer.netns);
+	dmm_bypass_report(
+		scan, DMM_BYPASS_CHECKSUM, hint,
+		"veth %s: its peer %s%s%s leaves checksums undone (tx offload on): a stack "
+		"drops what it sends",
+		name, peer.ifname, peer.netns[0] ? " in " : "", peer.netns);
 }
 
 int dmm_bypass_scan(const uint32_t *ifindexes, unsigned int n,

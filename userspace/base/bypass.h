@@ -7,12 +7,12 @@
 #include <stdint.h>
 
 enum dmm_bypass_kind {
-	DMM_BYPASS_NFTABLES,  /* a base chain with rules, or with policy drop */
-	DMM_BYPASS_IPTABLES,  /* a legacy table with rules of its own */
-	DMM_BYPASS_TC,	      /* filters, tcx programs or a shaping qdisc on the interface */
-	DMM_BYPASS_XFRM,      /* IPsec policies: steered packets would leave in clear text */
-	DMM_BYPASS_RULE,      /* policy routing: the stack only knows the main table */
-	DMM_BYPASS_CHECKSUM,  /* a veth peer sends partial checksums: the stack drops its packets */
+	DMM_BYPASS_NFTABLES, /* a base chain with rules, or with policy drop */
+	DMM_BYPASS_IPTABLES, /* a legacy table with rules of its own */
+	DMM_BYPASS_TC,	     /* filters, tcx programs or a shaping qdisc on the interface */
+	DMM_BYPASS_XFRM,     /* IPsec policies: steered packets would leave in clear text */
+	DMM_BYPASS_RULE,     /* policy routing: the stack only knows the main table */
+	DMM_BYPASS_CHECKSUM, /* a veth peer sends partial checksums: the stack drops its packets */
 	DMM_NUM_BYPASS_KINDS,
 };
 
@@ -35,7 +35,7 @@ int dmm_bypass_scan(const uint32_t *ifindexes, unsigned int n,
  * processes. -ENOENT: @ifindex is no veth, or its peer is nowhere visible. */
 struct dmm_veth_peer {
 	char ifname[16];
-	char netns[64];	 /* name in /run/netns, "pid 123", or "": this namespace */
-	bool tx_csum;	 /* it leaves checksums to us */
+	char netns[64]; /* name in /run/netns, "pid 123", or "": this namespace */
+	bool tx_csum;	/* it leaves checksums to us */
 };
 int dmm_veth_peer(uint32_t ifindex, struct dmm_veth_peer *ret);

@@ -47,7 +47,8 @@ static bool on_our_device(const struct chains *chains, const struct nlattr *hook
 	const struct nlattr *attr, *dev;
 	bool any = false;
 
-	mnl_attr_for_each_nested(attr, hook) {
+	mnl_attr_for_each_nested(attr, hook)
+	{
 		switch (mnl_attr_get_type(attr)) {
 		case NFTA_HOOK_DEV:
 			any |= ours(chains, mnl_attr_get_str(attr));
@@ -70,8 +71,8 @@ static bool matters(const struct chains *chains, uint8_t family, uint32_t hook,
 	case NFPROTO_IPV6:
 		return hook != NF_INET_FORWARD;
 	case NFPROTO_INET:
-		return hook == NF_INET_INGRESS ? on_our_device(chains, attr) :
-						 hook != NF_INET_FORWARD;
+		return hook == NF_INET_INGRESS ? on_our_device(chains, attr)
+					       : hook != NF_INET_FORWARD;
 	case NFPROTO_NETDEV:
 		return on_our_device(chains, attr);
 	default: /* arp stays in the kernel anyway; bridge ports are no stack's interface */
@@ -83,9 +84,9 @@ static uint32_t hook_number(const struct nlattr *hook)
 {
 	const struct nlattr *attr;
 
-	mnl_attr_for_each_nested(attr, hook)
-		if (mnl_attr_get_type(attr) == NFTA_HOOK_HOOKNUM)
-			return ntohl(mnl_attr_get_u32(attr));
+	mnl_attr_for_each_nested(attr,
+				 hook) if (mnl_attr_get_type(attr) ==
+					   NFTA_HOOK_HOOKNUM) return ntohl(mnl_attr_get_u32(attr));
 	return NF_INET_NUMHOOKS;
 }
 
@@ -102,7 +103,8 @@ static int note_chain(const struct nlmsghdr *nlh, void *ctx)
 	struct chains *chains = ctx;
 	struct chain *more;
 
-	mnl_attr_for_each(attr, nlh, sizeof(*nfg)) {
+	mnl_attr_for_each(attr, nlh, sizeof(*nfg))
+	{
 		switch (mnl_attr_get_type(attr)) {
 		case NFTA_CHAIN_TABLE:
 			copy_name(chain.table, sizeof(chain.table), attr);
@@ -143,7 +145,8 @@ static int count_rule(const struct nlmsghdr *nlh, void *ctx)
 	struct chains *chains = ctx;
 	const struct nlattr *attr;
 
-	mnl_attr_for_each(attr, nlh, sizeof(*nfg)) {
+	mnl_attr_for_each(attr, nlh, sizeof(*nfg))
+	{
 		if (mnl_attr_get_type(attr) == NFTA_RULE_TABLE)
 			table = mnl_attr_get_str(attr);
 		else if (mnl_attr_get_type(attr) == NFTA_RULE_CHAIN)

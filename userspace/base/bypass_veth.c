@@ -31,7 +31,8 @@ static int note_link(const struct nlmsghdr *nlh, void *ctx)
 	const struct nlattr *attr, *info;
 	struct link *link = ctx;
 
-	mnl_attr_for_each(attr, nlh, sizeof(struct ifinfomsg)) {
+	mnl_attr_for_each(attr, nlh, sizeof(struct ifinfomsg))
+	{
 		switch (mnl_attr_get_type(attr)) {
 		case IFLA_LINK:
 			link->peer = mnl_attr_get_u32(attr);
@@ -41,9 +42,9 @@ static int note_link(const struct nlmsghdr *nlh, void *ctx)
 			link->nsid = mnl_attr_get_u32(attr);
 			break;
 		case IFLA_LINKINFO:
-			mnl_attr_for_each_nested(info, attr)
-				if (mnl_attr_get_type(info) == IFLA_INFO_KIND)
-					link->veth = dmm_streq(mnl_attr_get_str(info), "veth");
+			mnl_attr_for_each_nested(info, attr) if (mnl_attr_get_type(info) ==
+								 IFLA_INFO_KIND)
+				link->veth = dmm_streq(mnl_attr_get_str(info), "veth");
 			break;
 		}
 	}
@@ -67,9 +68,9 @@ static int note_nsid(const struct nlmsghdr *nlh, void *ctx)
 {
 	const struct nlattr *attr;
 
-	mnl_attr_for_each(attr, nlh, sizeof(struct rtgenmsg))
-		if (mnl_attr_get_type(attr) == NETNSA_NSID)
-			*(int32_t *)ctx = mnl_attr_get_u32(attr);
+	mnl_attr_for_each(attr, nlh,
+			  sizeof(struct rtgenmsg)) if (mnl_attr_get_type(attr) == NETNSA_NSID) *
+		(int32_t *)ctx = mnl_attr_get_u32(attr);
 	return MNL_CB_STOP;
 }
 

@@ -94,6 +94,16 @@ static bool half_started(struct dmmd *d, uint32_t slot)
 	       (inst.state != DMM_INST_READY && inst.state != DMM_INST_DRAINING);
 }
 
+static void died_meanwhile(struct dmmd_inst *inst, pid_t pid)
+{
+	static const char why[] = "died while dmmd was away";
+
+	snprintf(inst->last_death, sizeof(inst->last_death), "%s", why);
+	dmm_warning("%s#0 (pid %d) %s", inst->spec.name, pid, why);
+	dmm_steer_inst_state(inst->d->steer, inst->slot, DMM_INST_DEAD, 0);
+	dmmd_inst_end(inst, DMMD_AFTER_RESTART, why);
+}
+
 static int adopt_stack(struct dmmd *d, const struct dmmd_stack_record *record, bool same_boot)
 {
 	struct dmmd_inst *inst;
@@ -116,7 +126,7 @@ static int adopt_stack(struct dmmd *d, const struct dmmd_stack_record *record, b
 	else if (r < 0 && record->removed)
 		dmmd_inst_free(inst);
 	else if (r < 0 && !record->stopped && same_boot && record->pid)
-		dmmd_inst_end(inst, DMMD_AFTER_RESTART, "died while dmmd was away");
+		died_meanwhile(inst, record->pid);
 	else if (r < 0)
 		dmm_steer_inst_state(d->steer, record->slot, DMM_INST_DEAD, 0);
 	return 0;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The wanted cgroups, kept attached through their coming and going. inotify on the folder above (or
- * the nearest one that exists) says when to look again. */
+/* The wanted cgroups, kept attached through their coming and going. inotify on the folders above says
+ * when to look again. */
 #define _GNU_SOURCE
 #include "dmmd/cgroups.h"
 
@@ -170,43 +170,13 @@ static bool watched(const struct dmmd_cgroups *set, int wd)
 	return false;
 }
 
-/* Watches the nearest folder above @path that exists. Looks again until that is still the nearest:
- * one made between looking and watching would stay unseen. */
-static int watch_above(struct dmmd *d, const char *path)
+static int watch_folder(struct dmmd_cgroups *set, const char *full)
 {
-	struct dmmd_cgroups *set = &d->cgroups;
-	char full[PATH_MAX], last[PATH_MAX] = "";
-	int wd = -ENOENT;
-
-	for (;;) {
-		if (dmmd_cgroup_full(d, path, full) < 0)
-			return -ENAMETOOLONG;
-		do {
-			char *slash = strrchr(full, '/');
-
-			if (!slash || strlen(full) <= strlen(d->options.cgroup_root))
-				break;
-			*slash = '\0';
-		} while (id_of(full) == 0);
-		if (dmm_streq(full, last))
-			return wd;
-		memcpy(last, full, sizeof(last));
-		wd = inotify_add_watch(set->inotify.fd, full, WATCH_MASK);
-		if (wd < 0 && errno != ENOENT)
-			return -errno;
-	}
-}
-
-static int watch(struct dmmd *d, const char *path)
-{
-	struct dmmd_cgroups *set = &d->cgroups;
-	int wd = watch_above(d, path);
+	int wd = inotify_add_watch(set->inotify.fd, full, WATCH_MASK);
 	int *more;
 
-	if (wd < 0) {
-		dmm_warning("cgroup %s cannot be watched: %s", path, strerror(-wd));
-		return wd;
-	}
+	if (wd < 0)
+		return -errno;
 	if (watched(set, wd))
 		return 0;
 	more = realloc(set->watches, (set->n_watches + 1) * sizeof(more[0]));
@@ -215,6 +185,30 @@ static int watch(struct dmmd *d, const char *path)
 	set->watches = more;
 	more[set->n_watches++] = wd;
 	return 0;
+}
+
+/* Watches every folder above @path that exists, from the root on: cgroups do not tell of their own
+ * end, only the one above does; and what is made while we look is seen by it. */
+static int watch(struct dmmd *d, const char *path)
+{
+	char full[PATH_MAX];
+	char *end = full + strlen(d->options.cgroup_root);
+	int r = dmmd_cgroup_full(d, path, full);
+
+	for (; r == 0; end = strchr(end + 1, '/')) {
+		char next = *end;
+
+		*end = '\0';
+		r = watch_folder(&d->cgroups, full);
+		if (r == -ENOENT)
+			return 0;
+		*end = next;
+		if (!next || !strchr(end + 1, '/'))
+			break;
+	}
+	if (r < 0)
+		dmm_warning("cgroup %s cannot be watched: %s", path, strerror(-r));
+	return r;
 }
 
 /* Watches what is needed now and nothing else. */

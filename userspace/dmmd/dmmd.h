@@ -44,6 +44,7 @@ struct dmmd {
 	struct dmmd_timer tick;
 	uint64_t started_at;  /* CLOCK_REALTIME */
 	uint64_t started_mono;
+	bool adopted;  /* d->state and what runs agree: it may be saved */
 	bool notified; /* READY=1 */
 	int exit_code;
 };

@@ -213,13 +213,20 @@ static void start_again_in(struct dmmd_inst *inst, uint64_t ms)
 	dmmd_timer_set(&inst->timer, ms);
 }
 
-/* A start or a life ended without anybody wanting it. */
-static void died(struct dmmd_inst *inst, int err)
+/* A life (or, without @pid, an attempt to start one) ended without anybody wanting it. */
+static void died(struct dmmd_inst *inst, pid_t pid, int err)
 {
 	uint64_t ready_ms = 0;
+	char what[DMM_INST_NAME_LEN + 32];
 	int delay;
 
+	if (pid)
+		snprintf(what, sizeof(what), "%s#0 (pid %d) died", inst->spec.name, pid);
+	else
+		snprintf(what, sizeof(what), "%s#0 could not be started", inst->spec.name);
+
 	if (inst->settled) { /* whoever asked decides what now */
+		dmm_warning("%s: %s", what, inst->last_death);
 		stay_stopped(inst);
 		settle(inst, err, inst->last_death);
 		return;
@@ -228,15 +235,15 @@ static void died(struct dmmd_inst *inst, int err)
 		ready_ms = (dmm_now_ns() - inst->ready_at) / DMM_NS_PER_MS;
 	delay = dmmd_backoff_died(&inst->backoff, ready_ms);
 	if (delay >= 0) {
-		dmm_warning("%s#0 died: %s; starting again in %d.%d s", inst->spec.name,
-			    inst->last_death, delay / 1000, delay % 1000 / 100);
+		dmm_warning("%s: %s; next try in %d.%d s", what, inst->last_death, delay / 1000,
+			    delay % 1000 / 100);
 		start_again_in(inst, delay);
 		return;
 	}
 	inst->life = DMMD_FAILED;
 	let_go_of_interface(inst);
-	dmm_error("%s#0 died: %s; %u times in a row: given up (dmmctl stacks restart %s)",
-		  inst->spec.name, inst->last_death, inst->backoff.deaths, inst->spec.name);
+	dmm_error("%s: %s; %u times in a row: given up (dmmctl stacks restart %s)", what,
+		  inst->last_death, inst->backoff.deaths, inst->spec.name);
 }
 
 static void after_end(struct dmmd_inst *inst)
@@ -269,6 +276,7 @@ static void process_ready(struct dmmd_source *source, uint32_t events)
 {
 	struct dmmd_inst *inst = dmmd_container(source, struct dmmd_inst, process);
 	struct dmmd *d = inst->d;
+	pid_t pid = inst->pid;
 	bool orderly, wanted;
 
 	(void)events;
@@ -281,14 +289,14 @@ static void process_ready(struct dmmd_source *source, uint32_t events)
 	dmmd_source_remove(&d->loop, &inst->process);
 	dmmd_timer_set(&inst->timer, 0);
 	if (wanted)
-		dmm_info("%s#0 (pid %d) ended: %s", inst->spec.name, inst->pid, inst->last_death);
+		dmm_info("%s#0 (pid %d) ended: %s", inst->spec.name, pid, inst->last_death);
 	inst->pid = 0;
 	inst->why[0] = '\0';
 	if (wanted || inst->removed) {
 		after_end(inst);
 		return;
 	}
-	died(inst, -ECHILD);
+	died(inst, pid, -ECHILD);
 	dmmd_save(d);
 }
 
@@ -334,7 +342,7 @@ static void try_spawn(struct dmmd_inst *inst)
 		start_again_in(inst, AWAY_MS);
 		return;
 	}
-	died(inst, r);
+	died(inst, 0, r);
 }
 
 static void begin(struct dmmd_inst *inst)

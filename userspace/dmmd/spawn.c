@@ -203,6 +203,8 @@ static int look_at_interface(struct dmmd_inst *inst, char *text, size_t size)
 		/* a busy hook does not get free by itself: not the EBUSY that is tried again */
 		return fail_steer(r == -EBUSY ? -EADDRINUSE : r, text, size);
 	inst->attached = true;
+	if (dmm_steer_reason()[0])
+		dmm_warning("%s: %s", inst->spec.interface, dmm_steer_reason());
 	return 0;
 }
 

@@ -17,8 +17,10 @@
 
 void host_set_last_words(struct host *host, const char *text)
 {
+	size_t room = sizeof(host->shared->last_words);
+
 	if (host->shared)
-		snprintf(host->shared->last_words, sizeof(host->shared->last_words), "%s", text);
+		snprintf(host->shared->last_words, room, "%.*s", (int)room - 1, text);
 }
 
 int host_fail(struct host *host, int err, const char *format, ...)
@@ -110,6 +112,7 @@ int host_network_up(struct host *host)
 
 void host_network_down(struct host *host)
 {
+	nexthop_close(&host->nexthops);
 	mirror_close(&host->mirror);
 }
 
@@ -207,7 +210,7 @@ int host_pktio_up(struct host *host)
 
 void host_pktio_down(struct host *host)
 {
-	nexthop_close(&host->nexthops); /* gives the frames it holds back */
+	nexthop_forget(&host->nexthops); /* gives the frames it holds back */
 	link_close(&host->link);
 	host->link.io->ops->close(host->link.io);
 }

@@ -56,7 +56,7 @@ static void on_stack_event(void *ctx, void *user, uint32_t events, int err)
 {
 	struct host *host = ctx;
 
-	if (user)
+	if (user && host->relay)
 		relay_on_stack(host->relay, user, events, err);
 }
 

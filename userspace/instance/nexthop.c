@@ -126,8 +126,7 @@ static void learn(struct nexthops *nh, struct neighbour *n, const struct mirror_
 	}
 }
 
-/* All at once: rare, for it takes more than a thousand next hops on one link. */
-static void forget_all(struct nexthops *nh)
+void nexthop_forget(struct nexthops *nh)
 {
 	uint32_t i;
 
@@ -145,7 +144,7 @@ static struct neighbour *add_neighbour(struct nexthops *nh, const uint8_t addr[1
 	uint16_t *head;
 
 	if (nh->n_neighbours == NEXTHOP_MAX)
-		forget_all(nh);
+		nexthop_forget(nh); /* rare: more than a thousand next hops on one link */
 	head = hash_of(nh, addr);
 	n = &nh->neighbours[nh->n_neighbours++];
 	*n = (struct neighbour){ .next = *head };
@@ -256,7 +255,7 @@ void nexthop_on_lost(struct nexthops *nh)
 
 void nexthop_close(struct nexthops *nh)
 {
-	forget_all(nh);
+	nexthop_forget(nh);
 	close(nh->probe4);
 	if (nh->probe6 >= 0)
 		close(nh->probe6);

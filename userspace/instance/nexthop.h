@@ -55,8 +55,9 @@ struct nexthops {
  * interface. */
 int nexthop_open(struct nexthops *nh, struct mirror *mirror, const char *ifname,
 		 const struct nexthop_events *events);
-/* Frames still held are given to events.dropped(). */
 void nexthop_close(struct nexthops *nh);
+/* Forgets every neighbour and route; frames still held are given to events.dropped(). */
+void nexthop_forget(struct nexthops *nh);
 
 /* The neighbour that packets to @dst go to; NULL and *reterr_err (negative) where there is none.
  * The pointer is good until the next call. Asks the kernel to resolve or confirm it where due. */

@@ -11,6 +11,16 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* Nothing that is executed later could get them back. A root without CAP_SETPCAP may not; then
+ * no_new_privs alone sees to that. */
+static int drop_bounding_set(void)
+{
+	for (int cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
+		if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0)
+			return errno == EPERM ? 0 : -errno;
+	return 0;
+}
+
 static int drop_capabilities(void)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
@@ -38,6 +48,8 @@ int privs_drop(uid_t uid, gid_t gid)
 {
 	int r = set_limits();
 
+	if (r == 0)
+		r = drop_bounding_set();
 	if (r < 0)
 		return r;
 	/* only root has groups it could and must shed */

@@ -126,9 +126,11 @@ static void check_stack_ports(const struct dmm_policy *policy, const struct dmm_
 
 static void check_stacks(struct dmm_policy *policy, struct dmm_findings *found)
 {
-	struct dmm_policy_stack *stack;
+	size_t i;
 
-	for (stack = policy->stacks; stack < policy->stacks + policy->n_stacks; stack++) {
+	for (i = 0; i < policy->n_stacks; i++) {
+		struct dmm_policy_stack *stack = &policy->stacks[i];
+
 		if (dmm_streq(stack->name, KERNEL))
 			dmm_find(found, DMM_CODE_RESERVED_NAME, stack->place, NULL,
 				 "'" KERNEL "' is the built-in stack and cannot be redefined");

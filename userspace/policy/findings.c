@@ -190,11 +190,13 @@ static void print_finding(const struct dmm_findings *found, const struct dmm_fin
 
 void dmm_findings_print(const struct dmm_findings *found, FILE *out)
 {
-	struct cursor at = { found->source, found->source + found->source_len, 1 };
+	struct cursor at = { found->source, found->source, 1 };
 	dmm_autofree struct dmm_finding *sorted = NULL;
 	const struct dmm_finding *items = found->items;
 	size_t i, n = found->n;
 
+	if (found->source)
+		at.end += found->source_len;
 	sorted = calloc(n + 1, sizeof(*sorted));
 	if (sorted && n) { /* without memory: unsorted is better than silent */
 		memcpy(sorted, found->items, n * sizeof(*sorted));

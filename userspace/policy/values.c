@@ -142,13 +142,14 @@ static const char *cidr_text(const struct dmm_cidr *cidr, char buf[INET6_ADDRSTR
 static bool parse_cidr(const struct dmm_scalar *s, struct dmm_cidr *ret, bool *ret_v4)
 {
 	char addr[INET6_ADDRSTRLEN];
-	const char *slash = strchr(s->text, '/'), *p = slash + 1;
+	const char *slash = strchr(s->text, '/'), *p;
 	uint32_t len;
 
 	if (!slash || (size_t)(slash - s->text) >= sizeof(addr))
 		return false;
 	memcpy(addr, s->text, slash - s->text);
 	addr[slash - s->text] = 0;
+	p = slash + 1;
 	*ret = (struct dmm_cidr){ 0 };
 	*ret_v4 = inet_pton(AF_INET, addr, ret->addr + 12) == 1;
 	if (*ret_v4)

@@ -21,8 +21,8 @@ struct cookies {
 static int add_cookie(struct cookies *list, uint64_t cookie)
 {
 	if ((list->n & (list->n - 1)) == 0) {
-		uint64_t *more = reallocarray(list->items, list->n ? list->n * 2 : 1,
-					      sizeof(*more));
+		uint64_t *more =
+			reallocarray(list->items, list->n ? list->n * 2 : 1, sizeof(*more));
 
 		if (!more)
 			return -ENOMEM;
@@ -41,8 +41,7 @@ static int compare_cookies(const void *a, const void *b)
 
 static bool has_cookie(const struct cookies *list, uint64_t cookie)
 {
-	return list->n &&
-	       bsearch(&cookie, list->items, list->n, sizeof(cookie), compare_cookies);
+	return list->n && bsearch(&cookie, list->items, list->n, sizeof(cookie), compare_cookies);
 }
 
 /* --- living sockets --- */

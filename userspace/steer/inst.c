@@ -101,8 +101,8 @@ int dmm_steer_inst_mark(struct dmm_steer *steer, uint32_t id, int listener_fd)
 		return r;
 	mark.incarnation = inst.incarnation;
 	r = bpf_map_update_elem(steer->map[DMM_MAP_relay_mark], &listener_fd, &mark, BPF_ANY);
-	return r < 0 ? dmm_steer_fail(r, NULL, "cannot mark the relay listener of %s", inst.name) :
-		       0;
+	return r < 0 ? dmm_steer_fail(r, NULL, "cannot mark the relay listener of %s", inst.name)
+		     : 0;
 }
 
 int dmm_steer_inst_set_xsk(struct dmm_steer *steer, uint32_t id, uint32_t queue, int xsk_fd)
@@ -112,9 +112,8 @@ int dmm_steer_inst_set_xsk(struct dmm_steer *steer, uint32_t id, uint32_t queue,
 
 	if (id < DMM_MAX_INSTANCES && queue < DMM_MAX_QUEUES)
 		r = bpf_map_update_elem(steer->map[DMM_MAP_xsks], &key, &xsk_fd, BPF_ANY);
-	return r < 0 ? dmm_steer_fail(r, NULL, "cannot enter the AF_XDP socket of queue %u",
-				      queue) :
-		       0;
+	return r < 0 ? dmm_steer_fail(r, NULL, "cannot enter the AF_XDP socket of queue %u", queue)
+		     : 0;
 }
 
 /* --- states --- */

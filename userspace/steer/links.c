@@ -99,8 +99,9 @@ static int sync_link(struct dmm_steer *steer, enum dmm_hook_id hook, const char 
 			r = make_link(path, &steer->hook[hook], cgroup_fd, attach_types[hook]);
 	}
 	if (r == -EPERM)
-		return dmm_steer_fail(r, "a program that allows no others may be attached there or "
-					 "above: see `bpftool cgroup tree`",
+		return dmm_steer_fail(r,
+				      "a program that allows no others may be attached there or "
+				      "above: see `bpftool cgroup tree`",
 				      "cannot attach dmm_%s", dmm_hook_names[hook]);
 	return r < 0 ? dmm_steer_fail(r, NULL, "cannot attach dmm_%s", dmm_hook_names[hook]) : r;
 }
@@ -126,7 +127,8 @@ static int remove_links(struct dmm_steer *steer, uint64_t id, unsigned int end, 
 		if (r == 0)
 			r = dmm_link_remove(path);
 		if (r < 0 && first == 0)
-			first = dmm_steer_fail(r, NULL, "cannot detach dmm_%s", dmm_hook_names[end]);
+			first = dmm_steer_fail(r, NULL, "cannot detach dmm_%s",
+					       dmm_hook_names[end]);
 	}
 	return first;
 }
@@ -398,16 +400,16 @@ int dmm_steer_set_class(struct dmm_steer *steer, uint64_t cgroup_id, uint32_t cl
 		r = bpf_map_update_elem(steer->map[DMM_MAP_cgroups], &cgroup_id, &class_id,
 					BPF_ANY);
 	return r < 0 ? dmm_steer_fail(r, NULL, "cannot enter the class of cgroup %" PRIu64,
-				      cgroup_id) :
-		       0;
+				      cgroup_id)
+		     : 0;
 }
 
 int dmm_steer_unset_class(struct dmm_steer *steer, uint64_t cgroup_id)
 {
 	int r = bpf_map_delete_elem(steer->map[DMM_MAP_cgroups], &cgroup_id);
 
-	return r < 0 && r != -ENOENT ?
-		       dmm_steer_fail(r, NULL, "cannot remove the class of cgroup %" PRIu64,
-				      cgroup_id) :
-		       0;
+	return r < 0 && r != -ENOENT
+		       ? dmm_steer_fail(r, NULL, "cannot remove the class of cgroup %" PRIu64,
+					cgroup_id)
+		       : 0;
 }

@@ -43,9 +43,8 @@ static int query(const struct bpf_tc_hook *hook, uint32_t *ret_id)
 
 int dmm_lo_attach(struct dmm_steer *steer, uint32_t old_id)
 {
-	DECLARE_LIBBPF_OPTS(bpf_tc_opts, opts, .handle = FILTER_HANDLE,
-			    .priority = FILTER_PRIORITY, .prog_fd = steer->lo_prog.fd,
-			    .flags = BPF_TC_F_REPLACE);
+	DECLARE_LIBBPF_OPTS(bpf_tc_opts, opts, .handle = FILTER_HANDLE, .priority = FILTER_PRIORITY,
+			    .prog_fd = steer->lo_prog.fd, .flags = BPF_TC_F_REPLACE);
 	struct bpf_tc_hook hook;
 	uint32_t id;
 	int r = lo_hook(BPF_TC_EGRESS, &hook);
@@ -150,7 +149,7 @@ int dmm_lo_detach(uint32_t prog_id, bool qdisc)
 		return 0;
 	hook.attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS;
 	r = bpf_tc_hook_destroy(&hook);
-	return r < 0 && r != -ENOENT && r != -EINVAL ?
-		       dmm_steer_fail(r, NULL, "cannot remove the clsact qdisc of lo") :
-		       0;
+	return r < 0 && r != -ENOENT && r != -EINVAL
+		       ? dmm_steer_fail(r, NULL, "cannot remove the clsact qdisc of lo")
+		       : 0;
 }

@@ -119,8 +119,7 @@ static int want_local(const struct dmm_mirror_picture *p, struct list *ret)
 		if (l->len != 128)
 			continue;
 		if (l->type == RTN_LOCAL)
-			r = add_local(ret, l->dst, l->ifindex, DMM_LOCAL_UNICAST,
-				      RANK_LOCAL_ROUTE);
+			r = add_local(ret, l->dst, l->ifindex, DMM_LOCAL_UNICAST, RANK_LOCAL_ROUTE);
 		else if (l->type == RTN_BROADCAST || l->type == RTN_ANYCAST)
 			r = add_local(ret, l->dst, l->ifindex, DMM_LOCAL_OTHER, RANK_OTHER);
 	}
@@ -140,12 +139,28 @@ static int add_route(struct list *list, const struct dmm_mirror_picture *p,
 	return add(list, &key, sizeof(key), rank, &value, sizeof(value));
 }
 
+/* Hosts with global and unique local addresses choose between them by destination (RFC 6724, labels):
+ * so the default route is split where that choice turns. A real route for it wins. */
+static int split_default(struct list *list, const struct dmm_mirror_picture *p,
+			 const struct dmm_mirror_route *r)
+{
+	struct dmm_mirror_route unique_local = *r;
+
+	if (!r->v6 || r->len != 0)
+		return 0;
+	unique_local.dst[0] = 0xfc;
+	unique_local.len = 7;
+	return add_route(list, p, &unique_local, r->ifindex, r->metric | 1u << 31);
+}
+
 /* Whole local prefixes (127.0.0.0/8) leave by lo, before the main table is asked. Unreachable,
  * prohibit, blackhole, throw: no interface. */
 static int want_routes(const struct dmm_mirror_picture *p, struct list *ret)
 {
+	/* Mapped addresses must not find the IPv6 default route where IPv4 has none. */
+	static const struct dmm_mirror_route no_v4 = { .dst = { [10] = 0xff, 0xff }, .len = 96 };
 	size_t i;
-	int r = 0;
+	int r = add_route(ret, p, &no_v4, 0, UINT32_MAX);
 
 	for (i = 0; i < p->n_locals && r == 0; i++)
 		if (p->locals[i].type == RTN_LOCAL && p->locals[i].len < 128)
@@ -155,6 +170,8 @@ static int want_routes(const struct dmm_mirror_picture *p, struct list *ret)
 
 		r = add_route(ret, p, &p->routes[i], out ? p->routes[i].ifindex : 0,
 			      p->routes[i].metric);
+		if (r == 0 && out)
+			r = split_default(ret, p, &p->routes[i]);
 	}
 	settle(ret);
 	return r;
@@ -297,8 +314,8 @@ static int resync(struct dmm_mirror *m)
 					"answer: leave such a host to the kernel",
 					"this namespace has more addresses or routes than the "
 					"mirror holds");
-	return r < 0 ? dmm_steer_fail(r, NULL, "cannot write the mirrored addresses and routes") :
-		       0;
+	return r < 0 ? dmm_steer_fail(r, NULL, "cannot write the mirrored addresses and routes")
+		     : 0;
 }
 
 /* --- events --- */

@@ -25,8 +25,8 @@ void dmm_mirror_picture_free(struct dmm_mirror_picture *picture)
 #define APPEND(list, n)                                                                            \
 	({                                                                                         \
 		__typeof__(list) more_ = (list);                                                   \
-		if (((n) & ((n) - 1)) == 0)                                                        \
-			more_ = reallocarray(list, (n) ? (n) * 2 : 1, sizeof(*(list)));            \
+		if (((n) & ((n)-1)) == 0)                                                          \
+			more_ = reallocarray(list, (n) ? (n)*2 : 1, sizeof(*(list)));              \
 		if (more_) {                                                                       \
 			(list) = more_;                                                            \
 			more_ += (n)++;                                                            \
@@ -78,7 +78,8 @@ static int on_addr(const struct nlmsghdr *nlh, void *data)
 	a->scope = msg->ifa_scope;
 	a->flags = msg->ifa_flags;
 	a->ifindex = msg->ifa_index;
-	mnl_attr_for_each(attr, nlh, sizeof(*msg)) {
+	mnl_attr_for_each(attr, nlh, sizeof(*msg))
+	{
 		switch (mnl_attr_get_type(attr)) {
 		case IFA_LOCAL: /* differs from IFA_ADDRESS, the peer's, on point-to-point links */
 			local = found = read_addr(attr, v6, a->addr);
@@ -114,9 +115,10 @@ static void on_multipath(const struct nlattr *paths, struct dmm_mirror_route *r)
 		if (!usable_hop(hop->rtnh_flags))
 			continue;
 		r->ifindex = hop->rtnh_ifindex;
-		mnl_attr_for_each_payload((void *)RTNH_DATA(hop), hop->rtnh_len - sizeof(*hop))
-			if (mnl_attr_get_type(attr) == RTA_GATEWAY)
-				r->has_gateway = read_addr(attr, r->v6, r->gateway);
+		mnl_attr_for_each_payload(
+			(void *)RTNH_DATA(hop),
+			hop->rtnh_len - sizeof(*hop)) if (mnl_attr_get_type(attr) == RTA_GATEWAY)
+			r->has_gateway = read_addr(attr, r->v6, r->gateway);
 		return;
 	}
 }
@@ -149,9 +151,8 @@ static uint32_t table_of(const struct nlmsghdr *nlh, const struct rtmsg *msg)
 {
 	const struct nlattr *attr;
 
-	mnl_attr_for_each(attr, nlh, sizeof(*msg))
-		if (mnl_attr_get_type(attr) == RTA_TABLE)
-			return mnl_attr_get_u32(attr);
+	mnl_attr_for_each(attr, nlh, sizeof(*msg)) if (mnl_attr_get_type(attr) ==
+						       RTA_TABLE) return mnl_attr_get_u32(attr);
 	return msg->rtm_table;
 }
 
@@ -180,8 +181,7 @@ static int on_route(const struct nlmsghdr *nlh, void *data)
 	r->scope = msg->rtm_scope;
 	if (!r->v6)
 		map_v4(r->dst, "\0\0\0\0");
-	mnl_attr_for_each(attr, nlh, sizeof(*msg))
-		on_route_attr(attr, r);
+	mnl_attr_for_each(attr, nlh, sizeof(*msg)) on_route_attr(attr, r);
 	if (!usable_hop(msg->rtm_flags) && table == RT_TABLE_MAIN)
 		picture->n_routes--; /* the kernel goes on to the next route, too */
 	return MNL_CB_OK;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which source address does the kernel choose for a route that names none? For IPv4 that depends on
  * the route alone. For IPv6 (RFC 6724) it depends on each destination; here the prefix stands for
- * it, which may differ where several addresses of one scope compete: any of them is ours. */
+ * it, which may differ where several addresses of one scope and label compete: all are ours. */
 #include <linux/if_addr.h>
 #include <linux/rtnetlink.h>
 

@@ -74,8 +74,8 @@ static int inspect(const char *bpffs, enum found *ret)
 	}
 	if (layout != 0)
 		return dmm_steer_refuse(-ESTALE, teardown_hint,
-					"%s has pins of layout %u, this dmmd needs layout %u", bpffs,
-					layout, DMM_ABI_LAYOUT);
+					"%s has pins of layout %u, this dmmd needs layout %u",
+					bpffs, layout, DMM_ABI_LAYOUT);
 	r = dmm_pins_each(bpffs, "links", any_pin, NULL);
 	if (r > 0)
 		return dmm_steer_refuse(-ESTALE, teardown_hint, "%s has links but no layout",
@@ -127,7 +127,8 @@ static int prepare_maps(struct dmm_steer *steer, struct bpf_object *object)
 	struct bpf_map *map;
 	int r;
 
-	bpf_object__for_each_map(map, object) {
+	bpf_object__for_each_map(map, object)
+	{
 		if (!is_shared(map))
 			continue;
 		r = check_shape(steer->bpffs, map);
@@ -153,7 +154,7 @@ static int explain_load(int err, const char *object)
 				strerror(-err), dmm_libbpf_said());
 }
 
-#define OPEN_AND_LOAD(steer, member, type)                                                        \
+#define OPEN_AND_LOAD(steer, member, type)                                                         \
 	({                                                                                         \
 		int r_;                                                                            \
                                                                                                    \
@@ -324,8 +325,7 @@ static int attach_all(struct dmm_steer *steer)
 	return r;
 }
 
-static int start(struct dmm_steer *steer, const struct dmm_steer_options *options,
-		 enum found found)
+static int start(struct dmm_steer *steer, const struct dmm_steer_options *options, enum found found)
 {
 	int r = dmm_pins_make_folders(steer->bpffs);
 

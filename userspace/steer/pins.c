@@ -17,12 +17,21 @@
 
 #define DEFAULT_BPFFS "/sys/fs/bpf"
 
+/* Ids of mounts are unique among all namespaces. 0: unknown. */
+static unsigned int first_mount_of(const char *mountinfo)
+{
+	dmm_autofclose FILE *f = fopen(mountinfo, "re");
+	unsigned int id;
+
+	return f && fscanf(f, "%u", &id) == 1 ? id : 0;
+}
+
+/* Their ns links would say it too, but not to a root without CAP_SYS_PTRACE. */
 static bool same_mount_namespace_as_init(void)
 {
-	struct stat own, init;
+	unsigned int own = first_mount_of("/proc/self/mountinfo");
 
-	return stat("/proc/self/ns/mnt", &own) == 0 && stat("/proc/1/ns/mnt", &init) == 0 &&
-	       own.st_ino == init.st_ino && own.st_dev == init.st_dev;
+	return own && own == first_mount_of("/proc/1/mountinfo");
 }
 
 static bool is_bpffs(int fd)
@@ -42,11 +51,11 @@ static int mount_default(const char *parent)
 		return dmm_steer_refuse(-ENOTSUP, "choose a directory below " DEFAULT_BPFFS,
 					"%s is not on a BPF file system", parent);
 	if (!same_mount_namespace_as_init())
-		return dmm_steer_refuse(-ENOTSUP,
-					"`ip netns exec` hides it: use `nsenter --net=FILE` or the "
-					"option --netns; else: mount -t bpf bpf " DEFAULT_BPFFS,
-					"no BPF file system is mounted on %s in this mount namespace",
-					parent);
+		return dmm_steer_refuse(
+			-ENOTSUP,
+			"`ip netns exec` hides it: use `nsenter --net=FILE` or the "
+			"option --netns; else: mount -t bpf bpf " DEFAULT_BPFFS,
+			"no BPF file system is mounted on %s in this mount namespace", parent);
 	if (mount("bpf", DEFAULT_BPFFS, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700") < 0)
 		return dmm_steer_fail(-errno, NULL, "cannot mount a BPF file system on %s", parent);
 	return 0;
@@ -142,8 +151,9 @@ int dmm_pin_path(char *ret, const char *bpffs, const char *format, ...)
 		n += vsnprintf(ret + n, DMM_PIN_PATH_LEN - n, format, ap);
 		va_end(ap);
 	}
-	return n < DMM_PIN_PATH_LEN ? 0 : dmm_steer_refuse(-ENAMETOOLONG, NULL,
-							   "a path below %s is too long", bpffs);
+	return n < DMM_PIN_PATH_LEN ? 0
+				    : dmm_steer_refuse(-ENAMETOOLONG, NULL,
+						       "a path below %s is too long", bpffs);
 }
 
 int dmm_pin_get(const char *bpffs, const char *folder, const char *name)

@@ -21,7 +21,7 @@
 struct dmm_steer;
 
 struct dmm_steer_options {
-	const char *bpffs;	 /* e.g. /sys/fs/bpf/dmm: made 0700 if missing, refused when not ours */
+	const char *bpffs; /* e.g. /sys/fs/bpf/dmm: made 0700 if missing, refused when not ours */
 	const char *cgroup_root; /* the port guards and the default for relative cgroup paths */
 	uint32_t stale_ms;	 /* heartbeat age that turns new flows away */
 };

@@ -72,7 +72,7 @@ struct btf;
 struct dmm_steer {
 	char bpffs[512];
 	char cgroup_root[512];
-	int lock;	 /* the bpffs directory, flocked */
+	int lock; /* the bpffs directory, flocked */
 	int cgroup_root_fd;
 	uint64_t cgroup_root_id;
 	struct sock_bpf *sock;

@@ -128,9 +128,9 @@ static int read_reserved(uint8_t *ret)
 		return dmm_steer_fail(-errno, NULL, RESERVED_PORTS);
 	if (getline(&line, &size, f) < 0)
 		return ferror(f) ? dmm_steer_fail(-EIO, NULL, RESERVED_PORTS) : 0;
-	return parse_ports(line, ret) < 0 ? dmm_steer_refuse(-EBADMSG, NULL, "%s says '%s'",
-							     RESERVED_PORTS, line) :
-					    0;
+	return parse_ports(line, ret) < 0
+		       ? dmm_steer_refuse(-EBADMSG, NULL, "%s says '%s'", RESERVED_PORTS, line)
+		       : 0;
 }
 
 static int write_reserved(const uint8_t *set)

@@ -28,7 +28,7 @@ struct dmm_view {
 	struct generation live;
 	unsigned int cpus;
 	/* scratch of a decision */
-	char block[BLOCKS][DMM_BLOCK];
+	char block[BLOCKS][DMM_BLOCK] __attribute__((aligned(8)));
 	unsigned int next_block;
 	struct dmm_local local;
 	struct dmm_route route;
@@ -302,15 +302,13 @@ int dmm_view_counter(struct dmm_view *view, enum dmm_reason reason, uint64_t *re
 
 static const struct dmm_local *find_local(struct dmm_view *view, const __u8 *addr)
 {
-	return bpf_map_lookup_elem(view->map[DMM_MAP_local], addr, &view->local) == 0 ?
-		       &view->local :
-		       NULL;
+	return bpf_map_lookup_elem(view->map[DMM_MAP_local], addr, &view->local) == 0 ? &view->local
+										      : NULL;
 }
 
 static const struct dmm_route *find_route(struct dmm_view *view, const struct dmm_route_key *key)
 {
-	view->has_route =
-		bpf_map_lookup_elem(view->map[DMM_MAP_routes], key, &view->route) == 0;
+	view->has_route = bpf_map_lookup_elem(view->map[DMM_MAP_routes], key, &view->route) == 0;
 	return view->has_route ? &view->route : NULL;
 }
 
@@ -462,5 +460,6 @@ const char *dmm_reason_word(enum dmm_reason reason)
 
 const char *dmm_reason_text(enum dmm_reason reason)
 {
-	return reason < DMM_NUM_REASONS ? reasons[reason].text : "a reason this program is too old for";
+	return reason < DMM_NUM_REASONS ? reasons[reason].text
+					: "a reason this program is too old for";
 }

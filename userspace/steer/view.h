@@ -31,8 +31,8 @@ int dmm_view_class(struct dmm_view *view, const uint64_t *ids, unsigned int n, u
 /* What the hooks would do with a connect, step by step, by the same matcher on the same maps. */
 struct dmm_decision {
 	enum dmm_verdict verdict;
-	enum dmm_reason reason;	  /* built-in or fallback that decided; RULE where the rule did */
-	uint32_t rule;		  /* DMM_NO_RULE before the match */
+	enum dmm_reason reason; /* built-in or fallback that decided; RULE where the rule did */
+	uint32_t rule;		/* DMM_NO_RULE before the match */
 	struct dmm_rule matched;
 	uint32_t generation, class_id;
 	uint32_t instance;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The flow door's links: XDP on interfaces, native where the driver can, else generic; and in words
  * why not. */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <net/if.h>
 #include <sys/ioctl.h>
@@ -89,11 +90,12 @@ static int refuse_native(struct dmm_steer *steer, int err, uint32_t ifindex)
 	said = strstr(dmm_libbpf_said(), prefix);
 	said = said ? said + strlen(prefix) : strerror(-err);
 	mtu = mtu_of(name_of(ifindex, name));
-	/* Frames must fit a page with room around them. */
-	if (mtu > 3400 || strstr(said, "MTU")) {
-		snprintf(hint, sizeof(hint),
-			 "ip link set dev %s mtu 3400 (on a veth its peer's counts), or mode: generic",
-			 name);
+	/* Frames must fit a page with room around them; drivers say so in many ways. */
+	if ((mtu > 3400 && err != -EOPNOTSUPP) || strcasestr(said, "MTU")) {
+		snprintf(
+			hint, sizeof(hint),
+			"ip link set dev %s mtu 3400 (on a veth its peer's counts), or mode: generic",
+			name);
 		return dmm_steer_refuse(err, hint,
 					"%s cannot do native XDP: its MTU %u or its peer's is too "
 					"large (%s)",
@@ -161,27 +163,24 @@ static int attach_new(struct dmm_steer *steer, const char *path, uint32_t ifinde
 	char name[IF_NAMESIZE];
 	int r = -EOPNOTSUPP;
 
+	if (!if_indextoname(ifindex, name))
+		return dmm_steer_refuse(-ENODEV, "ip link", "there is no interface with index %u",
+					ifindex);
 	if (mode != DMM_XDP_GENERIC) {
 		r = make_link(steer, path, ifindex, XDP_FLAGS_DRV_MODE);
 		if (r == 0)
 			return 0;
-		if (!says_busy(r) && r != -ENODEV)
+		if (!says_busy(r))
 			refuse_native(steer, r, ifindex);
 	}
-	if (mode != DMM_XDP_NATIVE && !says_busy(r) && r != -ENODEV) {
+	if (mode != DMM_XDP_NATIVE && !says_busy(r)) {
 		r = make_link(steer, path, ifindex, XDP_FLAGS_SKB_MODE);
 		if (r == 0)
 			return 0; /* the reason still says why not native */
 		if (!says_busy(r))
-			return dmm_steer_fail(r, NULL, "cannot attach XDP to %s",
-					      name_of(ifindex, name));
+			return dmm_steer_fail(r, NULL, "cannot attach XDP to %s", name);
 	}
-	if (says_busy(r))
-		return refuse_busy(ifindex);
-	if (r == -ENODEV)
-		return dmm_steer_refuse(r, "ip link", "there is no interface with index %u",
-					ifindex);
-	return r;
+	return says_busy(r) ? refuse_busy(ifindex) : r;
 }
 
 static void remember(struct dmm_steer *steer, uint32_t ifindex, int mode)
@@ -217,8 +216,7 @@ int dmm_steer_attach_interface(struct dmm_steer *steer, uint32_t ifindex, int mo
 		return r;
 	dmm_steer_clear_reason();
 	r = update_link(steer, path, ifindex);
-	if (r >= 0 && mode != DMM_XDP_AUTO &&
-	    is_native(steer, ifindex) != (mode == DMM_XDP_NATIVE))
+	if (r >= 0 && mode != DMM_XDP_AUTO && is_native(steer, ifindex) != (mode == DMM_XDP_NATIVE))
 		r = -ENOENT; /* there, but in the other mode than is asked for now */
 	if (r == -ENOENT) {
 		r = dmm_link_remove(path);

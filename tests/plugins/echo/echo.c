@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The stack plug-in `echo`: a loopback without packets. Every connect succeeds, and what is sent
- * comes back. It shows the least that a plug-in is, and needs the installed headers only. */
+/* The least that a stack plug-in is: every connect succeeds, and what is sent comes back. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,8 +36,8 @@ static int echo_create(const struct dmm_stack_params *params, const struct dmm_h
 
 static void echo_destroy(struct dmm_stack *stack)
 {
-	for (struct dmm_conn *conn = stack->conns, *next; conn; conn = next) {
-		next = conn->next;
+	for (struct dmm_conn *conn = stack->conns; conn; conn = stack->conns) {
+		stack->conns = conn->next;
 		free(conn);
 	}
 	free(stack);
@@ -57,16 +56,17 @@ static uint64_t echo_tick(struct dmm_stack *stack, uint64_t now)
 	while ((conn = *link)) {
 		const uint32_t events = conn->closing ? DMM_EV_CLOSED : conn->events;
 
-		conn->events = 0;
-		if (events && !conn->dead)
-			stack->host.event(stack->host.ctx, conn->user, events, 0);
-		next = conn->events || conn->closing ? now : next;
-		if (conn->dead || events == DMM_EV_CLOSED) {
+		if (conn->dead) {
 			*link = conn->next;
 			free(conn);
-		} else {
-			link = &conn->next;
+			continue;
 		}
+		link = &conn->next;
+		conn->events = 0;
+		conn->dead = events == DMM_EV_CLOSED;
+		if (events)
+			stack->host.event(stack->host.ctx, conn->user, events, 0);
+		next = conn->events || conn->closing ? now : next;
 	}
 	return next;
 }
@@ -74,16 +74,12 @@ static uint64_t echo_tick(struct dmm_stack *stack, uint64_t now)
 static int echo_connect(struct dmm_stack *stack, const struct dmm_connect *args,
 			struct dmm_conn **ret)
 {
-	struct dmm_conn *conn = calloc(1, sizeof(*conn) + stack->memory), **link = &stack->conns;
+	struct dmm_conn *conn = calloc(1, sizeof(*conn) + stack->memory);
 
 	if (!conn)
 		return -ENOMEM;
-	conn->stack = stack;
-	conn->user = args->user;
-	conn->events = DMM_EV_CONNECTED;
-	while (*link) /* to the end: tick() may be walking */
-		link = &(*link)->next;
-	*ret = *link = conn;
+	*conn = (struct dmm_conn){ stack, stack->conns, args->user, .events = DMM_EV_CONNECTED };
+	*ret = stack->conns = conn;
 	return 0;
 }
 
@@ -120,12 +116,6 @@ static void echo_recv_done(struct dmm_conn *conn, size_t len)
 	conn->want_write = false;
 }
 
-static size_t echo_unsent(struct dmm_conn *conn)
-{
-	(void)conn;
-	return 0;
-}
-
 static int echo_shutdown(struct dmm_conn *conn)
 {
 	conn->events |= conn->shut ? 0 : DMM_EV_EOF;
@@ -134,28 +124,18 @@ static int echo_shutdown(struct dmm_conn *conn)
 	return 0;
 }
 
-static void echo_close(struct dmm_conn *conn)
-{
-	conn->closing = conn->shut = true;
-}
-
-static void echo_abort(struct dmm_conn *conn)
-{
-	conn->dead = true;
-}
-
 static int echo_set_option(struct dmm_conn *conn, enum dmm_stack_option option, int value)
 {
 	(void)conn, (void)value;
 	return option > DMM_OPT_KEEPALIVE ? -ENOPROTOOPT : 0;
 }
 
-static void echo_set_user(struct dmm_conn *conn, void *user)
-{
-	conn->user = user;
-}
-
 /* clang-format off */
+static size_t echo_unsent(struct dmm_conn *conn) { (void)conn; return 0; }
+static void echo_close(struct dmm_conn *conn) { conn->closing = conn->shut = true; }
+static void echo_abort(struct dmm_conn *conn) { conn->dead = true; }
+static void echo_set_user(struct dmm_conn *conn, void *user) { conn->user = user; }
+
 const struct dmm_stack_ops dmm_stack_plugin = {
 	DMM_STACK_ABI, sizeof(dmm_stack_plugin), "echo", "1",
 	.create = echo_create, .destroy = echo_destroy, .input = echo_input, .tick = echo_tick,

@@ -128,6 +128,8 @@ int dmm_lwip_wire_set(struct dmm_stack *stack, const struct dmm_stack_params *pa
 bool dmm_lwip_is_ours(const struct dmm_stack *stack, const uint8_t addr[16]);
 void dmm_lwip_input(struct dmm_stack *stack, const struct dmm_frame *frames, unsigned int n);
 void dmm_lwip_icmp(struct dmm_stack *stack, const struct dmm_icmp *error);
+/* What segments cost that wait for those before them. */
+uint64_t dmm_lwip_out_of_order(const struct tcp_pcb *pcb);
 /* TIME-WAIT of this very tuple ends: it is used again. */
 void dmm_lwip_end_time_wait(const struct dmm_endpoint *local, const struct dmm_endpoint *remote);
 

@@ -249,7 +249,8 @@ static void stack_stats(struct dmm_stack *stack, struct dmm_stack_stats *ret)
 	for (pcb = tcp_tw_pcbs; pcb; pcb = pcb->next)
 		ret->time_wait++;
 	for (pcb = tcp_active_pcbs; pcb; pcb = pcb->next)
-		ret->memory += sizeof(*pcb) + (uint64_t)pcb->snd_queuelen * pcb->mss;
+		ret->memory += sizeof(*pcb) + (uint64_t)pcb->snd_queuelen * pcb->mss +
+			       dmm_lwip_out_of_order(pcb);
 	for (conn = stack->conns; conn; conn = conn->next)
 		ret->memory += sizeof(*conn) + conn->rx_held;
 }

@@ -352,19 +352,23 @@ static void pass_syn(struct dmm_stack *stack, const struct packet *packet)
 		dmm_lwip_count_half_open(tcp_active_pcbs);
 }
 
-/* Segments that came out of order are lwIP's to keep without limit; here they may cost what a
- * connection may hold. The pcb that lwIP used last stands first. */
+uint64_t dmm_lwip_out_of_order(const struct tcp_pcb *pcb)
+{
+	const struct tcp_seg *seg;
+	uint64_t held = 0;
+
+	for (seg = pcb->ooseq; seg; seg = seg->next)
+		held += sizeof(*seg) + sizeof(*seg->p) + TCP_HLEN + IP6_HLEN + seg->len;
+	return held;
+}
+
+/* lwIP would keep them without limit; here they may cost what a connection may hold. The pcb that
+ * lwIP used last stands first. */
 static void limit_out_of_order(const struct dmm_stack *stack)
 {
 	struct tcp_pcb *pcb = tcp_active_pcbs;
-	const struct tcp_seg *seg;
-	size_t held = 0;
 
-	if (!pcb || !pcb->ooseq)
-		return;
-	for (seg = pcb->ooseq; seg; seg = seg->next)
-		held += sizeof(*seg) + sizeof(*seg->p) + TCP_HLEN + IP6_HLEN + seg->len;
-	if (held > stack->conn_memory)
+	if (pcb && pcb->ooseq && dmm_lwip_out_of_order(pcb) > stack->conn_memory)
 		tcp_free_ooseq(pcb);
 }
 

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* TCP segments as a test writes and reads them, and their way into and out of a stackhost. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "stackhost.h"
+
+#define FIN 0x01
+#define SYN 0x02
+#define RST 0x04
+#define PSH 0x08
+#define ACK 0x10
+
+struct segment {
+	struct dmm_endpoint src, dst;
+	uint32_t seq, ack;
+	uint8_t flags;
+	uint16_t window, mss; /* mss: of a SYN that was read */
+	uint8_t options[40];
+	uint32_t options_len;
+	uint8_t data[1500];
+	uint32_t len;
+	bool v4;
+};
+
+bool segment_is_v4(const uint8_t addr[16]);
+void segment_put16(uint8_t *p, uint32_t v);
+/* The Internet checksum, begun with @sum; @p begins at an even byte. */
+uint16_t segment_checksum(const uint8_t *p, size_t len, uint32_t sum);
+/* @p has room for 2000 bytes; returns the length of the packet. */
+size_t segment_build(const struct segment *s, uint8_t *p);
+void segment_inject(struct stackhost *host, const struct segment *s);
+/* The oldest that the plug-in has sent and nobody has taken; false: none. */
+bool segment_take(struct stackhost *host, struct segment *ret);

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Flows and counters as JSON. */
+#include "ctl/report.h"
+
+#include <arpa/inet.h>
+
+#include "base/clock.h"
+#include "base/util.h"
+#include "ctl/json.h"
+
+/* --- flows --- */
+
+static const char *state_word(enum dmm_flow_state state)
+{
+	static const char *const words[] = { "connecting", "established", "closing",
+					     "closed",	   "failed",	  "reset" };
+
+	return state < DMM_ARRAY_SIZE(words) ? words[state] : "?";
+}
+
+static const char *verdict_word(enum dmm_verdict verdict)
+{
+	static const char *const words[] = { "none", "kernel", "userspace", "reject" };
+
+	return verdict < DMM_ARRAY_SIZE(words) ? words[verdict] : "?";
+}
+
+static void set_endpoint(struct json_object *obj, const char *key, const uint8_t addr[16],
+			 uint16_t port)
+{
+	static const uint8_t mapped[12] = { [10] = 0xff, [11] = 0xff };
+	char text[INET6_ADDRSTRLEN];
+
+	if (memcmp(addr, mapped, sizeof(mapped)) == 0)
+		dmm_json_set_textf(obj, key, "%s:%u",
+				   inet_ntop(AF_INET, addr + 12, text, sizeof(text)), ntohs(port));
+	else
+		dmm_json_set_textf(obj, key, "[%s]:%u",
+				   inet_ntop(AF_INET6, addr, text, sizeof(text)), ntohs(port));
+}
+
+/* Names of the kernel's need not be UTF-8; JSON must be. */
+static void set_name(struct json_object *obj, const char *key, const char *name, size_t size)
+{
+	char text[DMM_NAME_LEN + 1];
+	size_t n = 0;
+
+	for (; n < size && n < sizeof(text) - 1 && name[n]; n++)
+		text[n] = (unsigned char)name[n] < 0x20 || (unsigned char)name[n] >= 0x7f ?
+				  '?' :
+				  name[n];
+	text[n] = '\0';
+	dmm_json_set_text(obj, key, text);
+}
+
+static void set_stack(struct json_object *obj, struct dmm_view *view, const struct dmm_flow *flow)
+{
+	struct dmm_instance inst;
+
+	if (flow->verdict == DMM_VERDICT_USERSPACE &&
+	    dmm_view_instance(view, flow->instance, &inst) == 0)
+		set_name(obj, "stack", inst.stack, sizeof(inst.stack));
+	else
+		dmm_json_set_text(obj, "stack",
+				  flow->verdict == DMM_VERDICT_KERNEL ? "kernel" : NULL);
+}
+
+static uint64_t since_ms(uint64_t now, uint64_t then)
+{
+	return now > then ? (now - then) / DMM_NS_PER_MS : 0;
+}
+
+/* The kernel keeps count while the socket lives; the map learns of it at the end. */
+static void set_end(struct json_object *obj, uint64_t now, const struct dmm_flow *flow)
+{
+	if (flow->closed_ns) {
+		dmm_json_set_u64(obj, "closed_ms", since_ms(now, flow->closed_ns));
+		dmm_json_set_u64(obj, "bytes_sent", flow->bytes_sent);
+		dmm_json_set_u64(obj, "bytes_received", flow->bytes_received);
+	} else {
+		dmm_json_set_text(obj, "closed_ms", NULL);
+		dmm_json_set_text(obj, "bytes_sent", NULL);
+		dmm_json_set_text(obj, "bytes_received", NULL);
+	}
+}
+
+struct json_object *dmm_report_flow(struct dmm_view *view, uint64_t now, uint64_t cookie,
+				    const struct dmm_flow *flow)
+{
+	struct json_object *obj = json_object_new_object();
+
+	dmm_json_set_u64(obj, "cookie", cookie);
+	dmm_json_set_text(obj, "state", state_word(flow->state));
+	dmm_json_set_text(obj, "verdict", verdict_word(flow->verdict));
+	dmm_json_set_text(obj, "reason", dmm_reason_word(flow->reason));
+	dmm_json_set_text(obj, "family", flow->family == DMM_FAMILY_V4 ? "ipv4" : "ipv6");
+	dmm_json_set_text(obj, "proto", flow->proto == DMM_PROTO_TCP ? "tcp" : "udp");
+	set_stack(obj, view, flow);
+	set_name(obj, "rule", flow->rule, sizeof(flow->rule));
+	dmm_json_set_u64(obj, "generation", flow->generation);
+	set_endpoint(obj, "local", flow->local, flow->local_port);
+	set_endpoint(obj, "remote", flow->remote, flow->remote_port);
+	dmm_json_set_u64(obj, "pid", flow->pid);
+	set_name(obj, "comm", flow->comm, sizeof(flow->comm));
+	dmm_json_set_u64(obj, "uid", flow->uid);
+	dmm_json_set_u64(obj, "cgroup_id", flow->cgroup);
+	dmm_json_set_u64(obj, "age_ms", since_ms(now, flow->opened_ns));
+	set_end(obj, now, flow);
+	return obj;
+}
+
+/* --- counters --- */
+
+struct json_object *dmm_report_reasons(struct dmm_view *view)
+{
+	struct json_object *list = json_object_new_array();
+
+	for (int i = DMM_REASON_NONE + 1; i < DMM_NUM_REASONS; i++) {
+		struct json_object *item = json_object_new_object();
+		uint64_t count = 0;
+
+		dmm_view_counter(view, i, &count);
+		dmm_json_set_text(item, "reason", dmm_reason_word(i));
+		dmm_json_set_text(item, "text", dmm_reason_text(i));
+		dmm_json_set_u64(item, "count", count);
+		json_object_array_add(list, item);
+	}
+	return list;
+}
+
+void dmm_report_counters(struct json_object *obj, const struct dmm_inst_shared *shared)
+{
+	const struct {
+		const char *key;
+		uint64_t value;
+	} counters[] = {
+		{ "flows", shared->flows },
+		{ "flows_opened", shared->flows_opened },
+		{ "flows_refused", shared->flows_refused },
+		{ "flows_timed_out", shared->flows_timed_out },
+		{ "flows_reset", shared->flows_reset },
+		{ "memory_bytes", shared->memory_bytes },
+		{ "rx_packets", shared->rx_packets },
+		{ "rx_bytes", shared->rx_bytes },
+		{ "rx_dropped", shared->rx_dropped },
+		{ "tx_packets", shared->tx_packets },
+		{ "tx_bytes", shared->tx_bytes },
+		{ "tx_no_frame", shared->tx_no_frame },
+		{ "no_neighbour", shared->no_neighbour },
+		{ "strangers", shared->strangers },
+	};
+
+	for (unsigned int i = 0; i < DMM_ARRAY_SIZE(counters); i++)
+		dmm_json_set_u64(obj, counters[i].key, counters[i].value);
+}
+
+void dmm_report_doors(struct json_object *obj, struct dmm_view *view, uint32_t id)
+{
+	struct dmm_inst_stats stats;
+
+	if (dmm_view_inst_stats(view, id, &stats) < 0)
+		return;
+	dmm_json_set_u64(obj, "xdp_packets", stats.packets);
+	dmm_json_set_u64(obj, "xdp_bytes", stats.bytes);
+	dmm_json_set_u64(obj, "connects", stats.connects);
+	dmm_json_set_u64(obj, "turned_away", stats.rejects);
+}

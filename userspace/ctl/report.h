@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the pinned maps say, as the objects of the control protocol: dmmd's answers and what dmmctl
+ * reads itself are the same. */
+#pragma once
+
+#include <json-c/json.h>
+
+#include "steer/view.h"
+
+/* A Flow; @now: CLOCK_MONOTONIC. */
+struct json_object *dmm_report_flow(struct dmm_view *view, uint64_t now, uint64_t cookie,
+				    const struct dmm_flow *flow);
+/* [{reason, text, count}], all of them but NONE. */
+struct json_object *dmm_report_reasons(struct dmm_view *view);
+/* Adds to a stack's object: the instance's own counters; what the doors count for slot @id. */
+void dmm_report_counters(struct json_object *obj, const struct dmm_inst_shared *shared);
+void dmm_report_doors(struct json_object *obj, struct dmm_view *view, uint32_t id);

@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reports: status, stacks and counters. Flows are in report_flows.c. */
+#include "dmmd/report.h"
+
+#include <dmm/stack.h>
+
+#include "base/clock.h"
+#include "base/util.h"
+#include "ctl/json.h"
+#include "dmmd/dmmd.h"
+#include "dmmd/inst.h"
+
+static uint64_t age_ms(uint64_t since_ns)
+{
+	uint64_t now = dmm_now_ns();
+
+	return now > since_ns ? (now - since_ns) / DMM_NS_PER_MS : 0;
+}
+
+struct json_object *dmmd_report_version(void)
+{
+	struct json_object *doc = dmm_json_document("VersionInfo");
+
+	dmm_json_set_text(doc, "version", DMM_VERSION);
+	dmm_json_set_u64(doc, "pid", getpid());
+	dmm_json_set_u64(doc, "abi_layout", DMM_ABI_LAYOUT);
+	dmm_json_set_u64(doc, "stack_abi", DMM_STACK_ABI);
+	return doc;
+}
+
+static void add_counters(struct json_object *obj, const struct dmm_inst_shared *shared)
+{
+	dmm_json_set_u64(obj, "flows", shared->flows);
+	dmm_json_set_u64(obj, "memory_bytes", shared->memory_bytes);
+	dmm_json_set_u64(obj, "rx_packets", shared->rx_packets);
+	dmm_json_set_u64(obj, "rx_bytes", shared->rx_bytes);
+	dmm_json_set_u64(obj, "tx_packets", shared->tx_packets);
+	dmm_json_set_u64(obj, "tx_bytes", shared->tx_bytes);
+	dmm_json_set_u64(obj, "flows_opened", shared->flows_opened);
+	dmm_json_set_u64(obj, "flows_refused", shared->flows_refused);
+	dmm_json_set_u64(obj, "flows_timed_out", shared->flows_timed_out);
+	dmm_json_set_u64(obj, "flows_reset", shared->flows_reset);
+}
+
+/* The doors' side of it: what was led here, and what was turned away since it could not be had. */
+static void add_door_counters(struct json_object *obj, struct dmmd_inst *inst)
+{
+	struct dmm_inst_stats stats = { 0 };
+
+	dmm_view_inst_stats(inst->d->view, inst->slot, &stats);
+	dmm_json_set_u64(obj, "connects", stats.connects);
+	dmm_json_set_u64(obj, "turned_away", stats.rejects);
+	dmm_json_set_u64(obj, "xdp_packets", stats.packets);
+	dmm_json_set_u64(obj, "xdp_bytes", stats.bytes);
+}
+
+static void add_interface(struct json_object *obj, const struct dmmd_inst *inst)
+{
+	const struct dmmd_spec *spec = &inst->spec;
+
+	dmm_json_set_text(obj, "interface", spec->interface);
+	dmm_json_set_u64(obj, "queues", inst->iface.queues);
+	dmm_json_set_textf(obj, "asked", "%s,%s", dmmd_mode_word(spec->mode),
+			   spec->zerocopy == DMM_ZC_AUTO    ? "auto" :
+			   spec->zerocopy == DMM_ZC_REQUIRE ? "zerocopy" :
+							      "copy");
+	if (inst->pid)
+		dmm_json_set_textf(obj, "got", "%s,%s", inst->got.native ? "native" : "generic",
+				   inst->zerocopy ? "zerocopy" : "copy");
+	else
+		dmm_json_set_text(obj, "got", NULL);
+}
+
+struct json_object *dmmd_report_stack(struct dmmd_inst *inst)
+{
+	struct json_object *obj = json_object_new_object();
+	const struct dmmd_spec *spec = &inst->spec;
+	struct dmm_inst_shared shared;
+	uint64_t now = dmm_now_ns();
+
+	dmmd_inst_shared(inst, &shared);
+	dmm_json_set_text(obj, "name", spec->name);
+	dmm_json_set_textf(obj, "instance", "%s#0", spec->name);
+	dmm_json_set_u64(obj, "slot", inst->slot);
+	dmm_json_set_text(obj, "state", dmmd_life_word(inst->life));
+	dmm_json_set_text(obj, "plugin", spec->plugin);
+	dmm_json_set_text(obj, "backend", spec->backend);
+	dmm_json_set_text(obj, "poll", dmmd_poll_word(spec->poll));
+	add_interface(obj, inst);
+	dmm_json_set_u64(obj, "port_first", spec->ports.first);
+	dmm_json_set_u64(obj, "port_last", spec->ports.last);
+	dmm_json_set_u64(obj, "pid", inst->pid);
+	dmm_json_set_u64(obj, "incarnation", inst->incarnation);
+	dmm_json_set_u64(obj, "restarts", inst->restarts);
+	dmm_json_set_u64(obj, "ready_for_ms",
+			 inst->life == DMMD_READY ? age_ms(inst->ready_at) : 0);
+	dmm_json_set_text(obj, "last_death", inst->last_death[0] ? inst->last_death : NULL);
+	dmm_json_set_u64(obj, "retry_in_ms",
+			 inst->life == DMMD_DEAD && inst->retry_at > now ?
+				 (inst->retry_at - now) / DMM_NS_PER_MS :
+				 0);
+	dmm_json_set_u64(obj, "beat_age_ms", inst->pid ? age_ms(shared.beat_ns) : 0);
+	add_counters(obj, &shared);
+	add_door_counters(obj, inst);
+	return obj;
+}
+
+static struct json_object *stack_items(struct dmmd *d)
+{
+	struct json_object *items = json_object_new_array();
+
+	for (unsigned int i = 0; i < DMM_MAX_INSTANCES; i++)
+		if (d->inst[i])
+			json_object_array_add(items, dmmd_report_stack(d->inst[i]));
+	return items;
+}
+
+struct json_object *dmmd_report_stacks(struct dmmd *d)
+{
+	struct json_object *doc = dmm_json_document("StackList");
+
+	json_object_object_add(doc, "items", stack_items(d));
+	return doc;
+}
+
+static struct json_object *interface_items(struct dmmd *d)
+{
+	struct json_object *items = json_object_new_array();
+
+	for (unsigned int i = 0; i < DMM_MAX_INSTANCES; i++) {
+		struct dmmd_inst *inst = d->inst[i];
+		struct json_object *item;
+
+		if (!inst || !inst->attached)
+			continue;
+		item = json_object_new_object();
+		dmm_json_set_text(item, "name", inst->spec.interface);
+		dmm_json_set_u64(item, "ifindex", inst->iface.ifindex);
+		dmm_json_set_text(item, "asked", dmmd_mode_word(inst->spec.mode));
+		dmm_json_set_text(item, "got", inst->got.native ? "native" : "generic");
+		json_object_array_add(items, item);
+	}
+	return items;
+}
+
+static const char *by_word(uint32_t by)
+{
+	if (by & (DMMD_BY_POLICY | DMMD_BY_NEXT))
+		return "policy";
+	return by & DMMD_BY_HAND ? "hand" : "run";
+}
+
+static struct json_object *cgroup_items(struct dmmd *d)
+{
+	struct json_object *items = json_object_new_array();
+
+	for (size_t i = 0; i < d->cgroups.n; i++) {
+		const struct dmmd_cgroup *cgroup = &d->cgroups.items[i];
+		struct json_object *item = json_object_new_object();
+
+		dmm_json_set_text(item, "path", cgroup->path);
+		dmm_json_set_text(item, "by", by_word(cgroup->by));
+		dmm_json_set_bool(item, "attached", cgroup->id != 0);
+		dmm_json_set_u64(item, "cgroup_id", cgroup->id);
+		dmm_json_set_u64(item, "class_id", cgroup->class_id);
+		if (cgroup->problem[0])
+			dmm_json_set_text(item, "problem", cgroup->problem);
+		json_object_array_add(items, item);
+	}
+	return items;
+}
+
+static struct json_object *policy_item(struct dmmd *d)
+{
+	struct json_object *item;
+
+	if (!d->live.name[0])
+		return NULL;
+	item = json_object_new_object();
+	dmm_json_set_text(item, "name", d->live.name);
+	dmm_json_set_u64(item, "generation", d->state.generation);
+	dmm_json_set_time(item, "applied_at", d->state.applied_at);
+	dmm_json_set_text(item, "file", d->state.policy_file);
+	dmm_json_set_u64(item, "rules", d->live.rules);
+	dmm_json_set_u64(item, "stacks", d->live.stacks);
+	return item;
+}
+
+struct flow_counts {
+	uint64_t kernel, userspace, closed;
+};
+
+static int count_flow(void *ctx, uint64_t cookie, const struct dmm_flow *flow)
+{
+	struct flow_counts *counts = ctx;
+
+	(void)cookie;
+	if (flow->state >= DMM_FLOW_CLOSED)
+		counts->closed++;
+	else if (flow->verdict == DMM_VERDICT_USERSPACE)
+		counts->userspace++;
+	else
+		counts->kernel++;
+	return 0;
+}
+
+static struct json_object *flow_counts(struct dmmd *d)
+{
+	struct json_object *item = json_object_new_object();
+	struct flow_counts counts = { 0 };
+
+	dmm_view_flows(d->view, count_flow, &counts);
+	dmm_json_set_u64(item, "kernel", counts.kernel);
+	dmm_json_set_u64(item, "userspace", counts.userspace);
+	dmm_json_set_u64(item, "closed", counts.closed);
+	return item;
+}
+
+static void add_problem(struct json_object *problems, const char *what, const char *name,
+			const char *why)
+{
+	char text[1024];
+
+	snprintf(text, sizeof(text), "%s %s: %s", what, name, why);
+	json_object_array_add(problems, json_object_new_string(text));
+}
+
+static struct json_object *problems(struct dmmd *d)
+{
+	struct json_object *list = json_object_new_array();
+
+	for (unsigned int i = 0; i < DMM_MAX_INSTANCES; i++) {
+		struct dmmd_inst *inst = d->inst[i];
+
+		if (inst && (inst->life == DMMD_DEAD || inst->life == DMMD_FAILED))
+			add_problem(list, "stack", inst->spec.name,
+				    inst->last_death[0] ? inst->last_death : "not running");
+	}
+	for (size_t i = 0; i < d->cgroups.n; i++)
+		if (d->cgroups.items[i].problem[0])
+			add_problem(list, "cgroup", d->cgroups.items[i].path,
+				    d->cgroups.items[i].problem);
+	return list;
+}
+
+struct json_object *dmmd_report_status(struct dmmd *d)
+{
+	struct json_object *doc = dmm_json_document("StatusReport");
+	struct json_object *wrong = problems(d);
+
+	dmm_json_set_text(doc, "version", DMM_VERSION);
+	dmm_json_set_u64(doc, "pid", getpid());
+	dmm_json_set_time(doc, "started_at", d->started_at);
+	dmm_json_set_u64(doc, "uptime_ms", age_ms(d->started_mono));
+	dmm_json_set_text(doc, "netns", d->options.netns);
+	dmm_json_set_text(doc, "cgroup_root", d->options.cgroup_root);
+	dmm_json_set_text(doc, "bpffs", d->options.bpffs);
+	dmm_json_set_text(doc, "health", json_object_array_length(wrong) ? "degraded" : "ok");
+	json_object_object_add(doc, "problems", wrong);
+	json_object_object_add(doc, "policy", policy_item(d));
+	json_object_object_add(doc, "stacks", stack_items(d));
+	json_object_object_add(doc, "interfaces", interface_items(d));
+	json_object_object_add(doc, "cgroups", cgroup_items(d));
+	json_object_object_add(doc, "flows", flow_counts(d));
+	return doc;
+}
+
+struct json_object *dmmd_report_stats(struct dmmd *d)
+{
+	struct json_object *doc = dmm_json_document("StatsReport");
+	struct json_object *reasons = json_object_new_array();
+
+	for (int i = 0; i < DMM_NUM_REASONS; i++) {
+		struct json_object *item = json_object_new_object();
+		uint64_t count = 0;
+
+		dmm_view_counter(d->view, (enum dmm_reason)i, &count);
+		dmm_json_set_text(item, "reason", dmm_reason_word((enum dmm_reason)i));
+		dmm_json_set_text(item, "text", dmm_reason_text((enum dmm_reason)i));
+		dmm_json_set_u64(item, "count", count);
+		json_object_array_add(reasons, item);
+	}
+	json_object_object_add(doc, "reasons", reasons);
+	json_object_object_add(doc, "stacks", stack_items(d));
+	return doc;
+}

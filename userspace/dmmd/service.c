@@ -1,0 +1,422 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Stages and upkeep: what happens at start, at signals and every second. */
+#define _GNU_SOURCE
+#include "dmmd/service.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/util.h"
+#include "ctl/json.h"
+#include "dmmd/adopt.h"
+#include "dmmd/apply.h"
+#include "dmmd/control.h"
+#include "dmmd/dmmd.h"
+#include "dmmd/inst.h"
+#include "dmmd/notify.h"
+
+#define TICK_MS	      1000
+#define FLOW_AGE_NS   (60 * DMM_NS_PER_SEC)
+#define POLICY_MAX    (64u << 20)
+
+/* --- namespace and directories --- */
+
+int dmmd_netns_enter(struct dmmd *d)
+{
+	const char *name = d->options.netns;
+	dmm_autoclose int fd = -1;
+	char path[PATH_MAX];
+
+	if (!name)
+		return 0;
+	snprintf(path, sizeof(path), "%s%s", strchr(name, '/') ? "" : "/run/netns/", name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || setns(fd, CLONE_NEWNET) < 0)
+		return dmm_err(-errno, "network namespace %s", path);
+	return 0;
+}
+
+static int lock_dir(const char *dir, const char *name, mode_t mode, int *ret_fd)
+{
+	char path[PATH_MAX];
+	int r = dmm_mkdirs(dir, mode);
+
+	if (r == 0 && snprintf(path, sizeof(path), "%s/%s", dir, name) >= (int)sizeof(path))
+		r = -ENAMETOOLONG;
+	if (r < 0)
+		return dmm_err(r, "%s", dir);
+	r = dmm_file_lock(path, ret_fd);
+	if (r == -EBUSY) {
+		dmm_error("another dmmd uses %s", dir);
+		dmm_error("hint: stop it, or give this one its own --run-dir, --state-dir and --bpffs");
+		return r;
+	}
+	return r < 0 ? dmm_err(r, "%s", path) : 0;
+}
+
+int dmmd_dirs_init(struct dmmd *d)
+{
+	char path[PATH_MAX];
+	int r;
+
+	d->lock[0] = d->lock[1] = -1;
+	r = lock_dir(d->options.run_dir, "dmmd.lock", 0755, &d->lock[0]);
+	if (r == 0)
+		r = lock_dir(d->options.state_dir, "lock", 0700, &d->lock[1]);
+	if (r == 0) {
+		snprintf(path, sizeof(path), "%s/instances", d->options.run_dir);
+		r = dmm_mkdirs(path, 0700);
+		if (r < 0)
+			dmm_err(r, "%s", path);
+	}
+	if (r < 0)
+		dmmd_dirs_exit(d);
+	return r;
+}
+
+void dmmd_dirs_exit(struct dmmd *d)
+{
+	for (size_t i = 0; i < DMM_ARRAY_SIZE(d->lock); i++)
+		if (d->lock[i] >= 0)
+			close(d->lock[i]);
+}
+
+/* --- steering --- */
+
+static int log_steer(int err)
+{
+	char text[512], *hint;
+
+	snprintf(text, sizeof(text), "%s", dmm_steer_reason());
+	hint = strchr(text, '\n');
+	if (hint)
+		*hint++ = '\0';
+	dmm_error("%s", text);
+	if (hint)
+		dmm_error("hint: %s", hint);
+	return err;
+}
+
+int dmmd_steer_init(struct dmmd *d)
+{
+	struct dmm_steer_options options = {
+		.bpffs = d->options.bpffs,
+		.cgroup_root = d->options.cgroup_root,
+		.stale_ms = DMMD_STALE_MS,
+	};
+	int r = dmm_steer_open(&options, &d->steer);
+
+	if (r < 0)
+		return log_steer(r);
+	r = dmm_view_open(d->options.bpffs, &d->view);
+	if (r < 0) {
+		dmm_steer_close(d->steer);
+		return dmm_err(r, "pinned maps below %s", d->options.bpffs);
+	}
+	return 0;
+}
+
+void dmmd_steer_exit(struct dmmd *d)
+{
+	dmm_view_close(d->view);
+	dmm_steer_close(d->steer);
+	/* nothing was ever applied or attached: leave no half of anything behind */
+	if (d->exit_code != 0 && d->state.generation == 0 && d->cgroups.n == 0)
+		dmm_steer_teardown(d->options.bpffs, NULL, NULL);
+}
+
+/* --- policy at start and at SIGHUP --- */
+
+static void log_error_object(struct json_object *error)
+{
+	const char *findings = dmm_json_text(error, "findings");
+	const char *hint = dmm_json_text(error, "hint");
+
+	if (findings)
+		fputs(findings, stderr);
+	dmm_error("%s", dmm_json_text(error, "text"));
+	if (hint)
+		dmm_error("hint: %s", hint);
+}
+
+static void applied(void *ctx, struct json_object *result, struct json_object *error)
+{
+	struct dmmd *d = ctx;
+	const char *findings = dmm_json_text(result, "findings");
+	uint64_t code = 1;
+
+	if (findings)
+		fputs(findings, stderr);
+	if (error)
+		log_error_object(error);
+	/* a first start that fails is a failed start; once there is something to go on with, go on */
+	if (error && !d->notified && d->state.generation == 0) {
+		dmm_json_u64(error, "exit", 255, &code);
+		d->exit_code = (int)code;
+		d->loop.stop = true;
+	} else if (!d->notified) {
+		d->notified = true;
+		dmmd_notify("READY=1");
+		dmm_info("dmmd %s serves %s", DMM_VERSION, d->options.bpffs);
+	}
+	json_object_put(result);
+	json_object_put(error);
+}
+
+static int apply_file(struct dmmd *d, const char *path, bool restore)
+{
+	dmm_autofree char *text = NULL;
+	struct dmmd_policy_text policy = { .file = path };
+	int r = dmm_file_read(path, POLICY_MAX, &text, &policy.len);
+
+	if (r < 0)
+		return dmm_err(r, "policy %s", path);
+	policy.text = text;
+	dmmd_apply(d, &policy, restore, applied, d);
+	return 0;
+}
+
+static int apply_last_good(struct dmmd *d)
+{
+	dmm_autofree char *text = NULL;
+	struct dmmd_policy_text policy = { .file = d->state.policy_file };
+	int r;
+
+	if (!policy.file) {
+		applied(d, json_object_new_object(), NULL);
+		return 0;
+	}
+	r = dmmd_state_load_policy(d->options.state_dir, &text, &policy.len);
+	if (r < 0)
+		return dmm_err(r, "%s/policy.yaml", d->options.state_dir);
+	policy.text = text;
+	dmmd_apply(d, &policy, true, applied, d);
+	return 0;
+}
+
+int dmmd_policy_init(struct dmmd *d)
+{
+	return d->options.policy ? apply_file(d, d->options.policy, true) : apply_last_good(d);
+}
+
+static void reload(struct dmmd *d)
+{
+	const char *path = d->options.policy ? d->options.policy : d->state.policy_file;
+
+	if (!path) {
+		dmm_warning("SIGHUP: there is no policy file to read again");
+		return;
+	}
+	dmm_info("SIGHUP: reading %s again", path);
+	apply_file(d, path, false);
+}
+
+/* --- events --- */
+
+static void signals_ready(struct dmmd_source *source, uint32_t events)
+{
+	struct dmmd *d = dmmd_container(source, struct dmmd, signals);
+	struct signalfd_siginfo info;
+
+	(void)events;
+	if (read(source->fd, &info, sizeof(info)) != sizeof(info))
+		return;
+	if (info.ssi_signo == SIGHUP) {
+		reload(d);
+		return;
+	}
+	dmm_info("SIG%s: ending; steering and instances go on", sigabbrev_np(info.ssi_signo));
+	dmmd_notify("STOPPING=1");
+	d->loop.stop = true;
+}
+
+static void mirror_ready(struct dmmd_source *source, uint32_t events)
+{
+	struct dmmd *d = dmmd_container(source, struct dmmd, mirror);
+
+	(void)events;
+	if (dmm_steer_mirror_run(d->steer) < 0)
+		dmm_warning("addresses and routes: %s", dmm_steer_reason());
+}
+
+static void watchdog(void)
+{
+	static uint64_t told;
+	uint64_t every = dmmd_notify_watchdog_ms(), now = dmm_now_ns();
+
+	if (!every || (told && now - told < (every - every / 4) * DMM_NS_PER_MS))
+		return;
+	told = now;
+	dmmd_notify("WATCHDOG=1");
+}
+
+static void repair(struct dmmd *d)
+{
+	int n = dmm_steer_repair(d->steer);
+
+	if (n > 0)
+		dmm_warning("%d attachment%s had gone and had to be put right", n,
+			    n == 1 ? "" : "s");
+	else if (n < 0)
+		dmm_warning("repair: %s", dmm_steer_reason());
+}
+
+static void tick(struct dmmd_timer *timer)
+{
+	struct dmmd *d = dmmd_container(timer, struct dmmd, tick);
+
+	repair(d);
+	dmm_steer_sweep_flows(d->steer, FLOW_AGE_NS);
+	dmmd_insts_tick(d);
+	dmmd_cgroups_tick(d);
+	dmmd_control_tick(d);
+	watchdog();
+}
+
+static int signals_init(struct dmmd *d)
+{
+	dmm_autoclose int fd = -1;
+	sigset_t set;
+	int r;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (fd < 0)
+		return -errno;
+	r = dmmd_source_add(&d->loop, &d->signals, fd, EPOLLIN, signals_ready);
+	if (r == 0)
+		fd = -1;
+	return r;
+}
+
+/* The mirror's descriptor stays steer's own. */
+static int mirror_init(struct dmmd *d)
+{
+	dmm_autoclose int fd = fcntl(dmm_steer_mirror_fd(d->steer), F_DUPFD_CLOEXEC, 0);
+	int r = fd < 0 ? -errno : dmmd_source_add(&d->loop, &d->mirror, fd, EPOLLIN, mirror_ready);
+
+	if (r == 0)
+		fd = -1;
+	return r;
+}
+
+int dmmd_events_init(struct dmmd *d)
+{
+	int r = dmmd_loop_init(&d->loop);
+
+	d->signals.fd = d->mirror.fd = d->tick.source.fd = -1;
+	if (r < 0)
+		return dmm_err(r, "epoll");
+	r = signals_init(d);
+	if (r == 0)
+		r = mirror_init(d);
+	if (r == 0)
+		r = dmmd_timer_init(&d->loop, &d->tick, tick);
+	if (r == 0)
+		r = dmmd_cgroups_init(d);
+	if (r < 0) {
+		dmmd_events_exit(d);
+		return dmm_err(r, "event loop");
+	}
+	dmmd_timer_every(&d->tick, TICK_MS);
+	return 0;
+}
+
+void dmmd_events_exit(struct dmmd *d)
+{
+	dmmd_cgroups_exit(d);
+	dmmd_timer_exit(&d->loop, &d->tick);
+	dmmd_source_remove(&d->loop, &d->mirror);
+	dmmd_source_remove(&d->loop, &d->signals);
+	dmmd_loop_exit(&d->loop);
+}
+
+/* --- instances and state --- */
+
+int dmmd_instances_init(struct dmmd *d)
+{
+	int r = dmmd_adopt(d);
+
+	if (r < 0)
+		return dmm_err(r, "adopting what runs");
+	d->adopted = true;
+	dmmd_save(d);
+	return 0;
+}
+
+void dmmd_instances_exit(struct dmmd *d)
+{
+	dmmd_apply_abandon(d);
+	if (d->exit_code == 0)
+		dmmd_save(d);
+	for (unsigned int i = 0; i < DMM_MAX_INSTANCES; i++)
+		if (d->inst[i])
+			dmmd_inst_leave(d->inst[i]);
+	dmmd_state_free(&d->state);
+}
+
+static void record(const struct dmmd_inst *inst, struct dmmd_stack_record *ret)
+{
+	*ret = (struct dmmd_stack_record){
+		.spec = inst->spec,
+		.slot = inst->slot,
+		.incarnation = inst->incarnation,
+		.pid = inst->pid,
+		.start_time = inst->pid ? inst->start_time : 0,
+		.restarts = inst->restarts,
+		.draining = inst->life == DMMD_DRAINING,
+		.removed = inst->removed,
+		.stopped = inst->held,
+		.zerocopy = inst->zerocopy,
+	};
+}
+
+static int collect(struct dmmd *d, uint32_t by, char ***texts, size_t *n)
+{
+	char **now = calloc(d->cgroups.n + 1, sizeof(now[0]));
+	size_t count = 0;
+
+	if (!now)
+		return -ENOMEM;
+	for (size_t i = 0; i < d->cgroups.n; i++)
+		if (d->cgroups.items[i].by & by && (now[count] = strdup(d->cgroups.items[i].path)))
+			count++;
+	for (size_t i = 0; i < *n; i++)
+		free((*texts)[i]);
+	free(*texts);
+	*texts = now;
+	*n = count;
+	return 0;
+}
+
+void dmmd_save(struct dmmd *d)
+{
+	struct dmmd_state *state = &d->state;
+	int r;
+
+	if (!d->adopted) /* half of what was saved has not been looked at yet */
+		return;
+	state->n_stacks = 0;
+	for (unsigned int i = 0; i < DMM_MAX_INSTANCES; i++)
+		if (d->inst[i])
+			record(d->inst[i], &state->stacks[state->n_stacks++]);
+	r = collect(d, DMMD_BY_HAND, &state->attached, &state->n_attached);
+	if (r == 0)
+		r = collect(d, DMMD_BY_RUN, &state->made, &state->n_made);
+	if (r == 0)
+		r = dmmd_state_save(d->options.state_dir, state);
+	if (r < 0)
+		dmm_err(r, "%s/state.json", d->options.state_dir);
+}
