@@ -118,7 +118,9 @@ struct dmm_stack_ops {
 	/* Received IP packets (data, len: from the IP header on; link-layer padding is cut off). The
 	 * plug-in only borrows them: it copies what it keeps. */
 	void (*input)(struct dmm_stack *stack, const struct dmm_frame *frames, unsigned int n);
-	/* Runs what is due at @now; returns when it wants to be called again (UINT64_MAX: never). */
+	/* Runs what is due at @now; returns when it wants to be called again (UINT64_MAX: never). The
+	 * host calls it at least once per turn of its loop: what a call such as connect() or close()
+	 * has to say may wait for the next tick() or input(). */
 	uint64_t (*tick)(struct dmm_stack *stack, uint64_t now);
 	void (*icmp)(struct dmm_stack *stack, const struct dmm_icmp *error); /* optional */
 

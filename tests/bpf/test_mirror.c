@@ -195,6 +195,7 @@ static void follows_v4_addresses(void **state)
 	after("ip addr add 100.64.0.1/32 dev b0 scope host"); /* too narrow as a source */
 	after("ip addr add 10.3.2.1/24 dev b0");
 	after("ip route add 1.2.3.0/24 via 10.3.2.5");
+	after("ip route add 198.51.100.0/24 via 172.30.0.1 dev b0 onlink"); /* in no subnet */
 	after("ip route add 8.8.8.0/24 dev b0 scope link");
 	after("ip addr del 10.2.0.1/24 dev b0"); /* takes routes away without saying so */
 	after("ip addr add 10.2.0.1/24 dev b0");

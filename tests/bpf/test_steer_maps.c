@@ -48,8 +48,19 @@ static void install(uint32_t generation, enum dmm_action action)
 	steerrig_free_tables(&tables);
 }
 
+static uint32_t live_slot(void)
+{
+	dmm_autoclose int map = steerrig_pin("maps/dmm_live");
+	uint32_t zero = 0, slot;
+
+	assert_int_equal(bpf_map_lookup_elem(map, &zero, &slot), 0);
+	return slot;
+}
+
+/* A program that began before the swap may still read the old slot: it must not be refilled next. */
 static void generations_in_turn(void **state)
 {
+	uint32_t first = live_slot();
 	struct dmm_gen_meta meta;
 	struct dmm_rule rule;
 	uint64_t start;
@@ -64,6 +75,7 @@ static void generations_in_turn(void **state)
 		install(i, i % 2 ? DMM_ACTION_REJECT : DMM_ACTION_KERNEL);
 		assert_int_equal(dmm_view_meta(view, &meta), 0);
 		assert_int_equal(meta.generation, i);
+		assert_int_equal(live_slot(), (first + i) % DMM_GEN_SLOTS);
 		assert_int_equal(dmm_view_rule(view, 0, &rule), 0);
 		assert_int_equal(rule.action, i % 2 ? DMM_ACTION_REJECT : DMM_ACTION_KERNEL);
 	}

@@ -192,7 +192,8 @@ class World:
 
     def ctl(self, *args, check=True, host="client", **kw):
         return self.run(os.path.join(OUT, "dmmctl"), "--run-dir", f"{self.dir}/run", "--state-dir",
-                        f"{self.dir}/state", "--bpffs", self.bpffs, *args, host=host, check=check,
+                        f"{self.dir}/state", "--bpffs", self.bpffs, "--cgroup-root",
+                        self.cgroup_root, *args, host=host, check=check,
                         **kw)
 
     def ctl_json(self, *args, **kw):

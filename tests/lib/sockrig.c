@@ -39,7 +39,7 @@ static int find_cgroups(void)
 		if (sscanf(line, "0::%299[^\n]", where) == 1)
 			break;
 	snprintf(home, sizeof(home), "%s%s", mount_point, where);
-	snprintf(top, sizeof(top), "%s/dmm-test-%d", mount_point, getpid());
+	snprintf(top, sizeof(top), "%s/dmm-door-%d", mount_point, getpid());
 	snprintf(child, sizeof(child), "%s/inner", top);
 	return 0;
 }

@@ -172,13 +172,13 @@ def files_that_cannot_be_read(w):
 
 
 @test
-def check_and_dry_run_change_nothing_either(w):
+def check_changes_nothing_either(w):
     path = f"{w.dir}/good.yaml"
-    with open(path, "w") as f:
-        f.write(w.policy(unavailable="reject"))
-    with w.unchanged():
-        w.ctl("check", path)
-        w.ctl("apply", "--dry-run", path)
+    for text, code in ((w.policy(unavailable="reject"), 0), (w.policy(unavailable="never"), 5)):
+        with open(path, "w") as f:
+            f.write(text)
+        with w.unchanged():
+            says(w.ctl("check", path, check=False), code, ())
 
 
 # --- what the host has not ---
@@ -209,7 +209,7 @@ def interface_without_ethernet(w):
 XDP = """
 #include <linux/bpf.h>
 __attribute__((section("xdp"), used)) int dmm_test_holder(struct xdp_md *ctx) { return XDP_PASS; }
-char license[] __attribute__((section("license"), used)) = "GPL";
+char free_text[] __attribute__((section("license"), used)) = "GPL";
 """
 
 
@@ -296,17 +296,17 @@ def cgroups_that_are_missing_are_a_warning(w):
     - name: fast-out
       match: {cgroup: /fast, proto: tcp, direction: connect}
       action: {stack: fast}"""))
-    says(r, 0, ("policy.yaml:8:", "warning[W107]", "/not/there"))
+    says(r, 0, ("policy.yaml:9:23: warning[W107]", "/not/there"))
     assert w.is_steered(w.connect())
     w.apply(w.policy())
     for path in ("/fast/../kernel", "relative", "/../.."):
         w.refused(w.policy(rules=f"""
     - name: odd
       match: {{cgroup: {path}, proto: tcp, direction: connect}}
-      action: {{stack: fast}}"""), "policy.yaml:8:", "E018")
+      action: {{stack: fast}}"""), "policy.yaml:9:", "E018")
     with w.unchanged():
-        for path in ("/not/there", "/fast/../../..", "/proc"):
-            says(w.ctl("attach", "--cgroup", path, check=False), 1, (path,))
+        for path, code in (("/not/there", 1), ("/fast/../../..", 2), ("/proc", 1)):
+            says(w.ctl("attach", "--cgroup", path, check=False), code, (path,))
 
 
 # --- plug-ins ---
@@ -363,14 +363,14 @@ def plugins_that_cannot_be(w):
     for name, words in (("text", ("text.so",)), ("old", ("old.so", "ABI 8")),
                         ("less", ("less.so", "recv_peek")),
                         ("nameless", ("nameless.so", "dmm_stack_plugin")),
-                        ("unwilling", ("create",)), ("crashing", ("SIGABRT",)),
+                        ("unwilling", ("refused to start", "Cannot allocate memory")), ("crashing", ("SIGABRT",)),
                         ("exiting", ("3",))):
         w.refused(with_plugin(w, name), "second", *words, code=1)
 
 
 # --- dmmd's own arguments ---
 
-def start(w, *args, user=None, drop=None):
+def start(w, *args, user=None, drop=None, host="server"):
     """A second dmmd on directories of its own; must end by itself."""
     dirs = {"--run-dir": f"{w.dir}/run2", "--state-dir": f"{w.dir}/state2",
             "--bpffs": w.bpffs + "-2", "--cgroup-root": w.cgroup_root}
@@ -382,7 +382,7 @@ def start(w, *args, user=None, drop=None):
         before = ["setpriv", "--bounding-set", drop]
     try:
         return w.run(*before, DMMD, *(x for kv in {**dirs, **given}.items() for x in kv),
-                     check=False, timeout=30)
+                     check=False, timeout=30, host=host)
     finally:
         assert not os.path.exists(w.bpffs + "-2/links") or \
             not os.listdir(w.bpffs + "-2/links"), "something stayed attached"
@@ -401,7 +401,7 @@ def unknown_options(w):
         says(w.ctl("nonesuch", check=False), 2, ("nonesuch",))
         says(w.ctl("stacks", "nonesuch", check=False), 2, ("nonesuch",))
         says(w.ctl("status", "too", "many", check=False), 2, ())
-        says(w.ctl("-o", "xml", "status", check=False), 2, ("xml",))
+        says(w.ctl("-o", "xml", "status", check=False), 2, ("json",))
         says(w.ctl("stacks", "restart", "nonesuch", check=False), 1, ("nonesuch",))
 
 
@@ -457,12 +457,20 @@ def no_daemon_is_a_code_of_its_own(w):
 
 @test
 def start_with_a_bad_policy(w):
-    """--policy at start: it says why; with no policy before there is none afterwards."""
+    """--policy at start: it says why and ends, and leaves nothing."""
     bad = f"{w.dir}/bad.yaml"
     with open(bad, "w") as f:
         f.write(w.policy().replace("stack: fast,", "stack: fsat,"))
     with w.unchanged():
-        says(start(w, "--policy", bad), 1, ("bad.yaml:8:", "E012"))
+        said = says(start(w, "--policy", bad), 5, ("bad.yaml:10:", "error[E012]", "'fast'"))
+        assert "nothing was changed" in said, said
+        assert "clsact" not in w.run("tc", "qdisc", "show", "dev", "lo", host="server").stdout
+
+
+@test
+def namespace_that_another_dmmd_serves(w):
+    with w.unchanged():
+        says(start(w, host="client"), 1, ("another dmmd", "network namespace"))
 
 
 # --- what an earlier version left ---

@@ -79,7 +79,7 @@ def dmmd_man_page_has_every_option():
         man = f.read()
     usage = subprocess.run([os.path.join(os.path.dirname(CTL), "dmmd"), "--help"],
                            capture_output=True, text=True, check=True).stdout
-    found = set(re.findall(r"^ .{4}(--[a-z-]+)", usage, re.M))
+    found = set(re.findall(r"^ .{5}(--[a-z-]+)", usage, re.M))
     assert len(found) > 5, usage
     assert found == set(re.findall(r"^(?:\*-.\*, )?\*(--[a-z-]+)\*", man, re.M))
 

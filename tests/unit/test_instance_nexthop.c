@@ -433,7 +433,7 @@ static void packets_to_us_come_in(void **state)
 static void everything_else_stays_out(void **state)
 {
 	static const char *const wrong[][2] = {
-		{ "10.77.0.2", "10.77.0.2" },	  /* LAND */
+		{ "10.77.0.2", "10.77.0.2" }, /* LAND */
 		{ "10.77.0.2", "10.77.0.9" },	  { "192.0.2.1", "10.77.0.9" },
 		{ "127.0.0.1", "10.77.0.2" },	  { "224.0.0.1", "10.77.0.2" },
 		{ "0.0.0.0", "10.77.0.2" },	  { "255.255.255.255", "10.77.0.2" },
@@ -499,10 +499,10 @@ static void interface_changes_are_followed(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(routes_are_the_kernels),	  TEST(changes_are_followed),
+		TEST(routes_are_the_kernels),		TEST(changes_are_followed),
 		TEST(frames_get_the_next_hops_address), TEST(frames_wait_for_resolution),
-		TEST(silent_neighbours_fail),	  TEST(packets_to_us_come_in),
-		TEST(everything_else_stays_out),  TEST(interface_changes_are_followed),
+		TEST(silent_neighbours_fail),		TEST(packets_to_us_come_in),
+		TEST(everything_else_stays_out),	TEST(interface_changes_are_followed),
 	};
 
 	return cmocka_run_group_tests(tests, setup_group, NULL);

@@ -100,8 +100,8 @@ static void finish_icmp(struct bytes *p)
 	m = p->b + parsed.header;
 	len = p->len - parsed.header;
 	packet_put16(m + 2, 0);
-	packet_put16(m + 2, parsed.family == DMM_FAMILY_V4 ? checksum_fold(checksum_add(0, m, len)) :
-							     checksum_transport(&parsed, m, len));
+	packet_put16(m + 2, parsed.family == DMM_FAMILY_V4 ? checksum_fold(checksum_add(0, m, len))
+							   : checksum_transport(&parsed, m, len));
 }
 
 static void headers_are_found(void **state)
@@ -170,9 +170,10 @@ static void sources_are_judged(void **state)
 {
 	static const char *const legal[] = { "10.0.0.1", "8.8.8.8", "2001:db8::1", "fe80::1",
 					     "fd00::1" };
-	static const char *const illegal[] = { "0.0.0.0", "127.0.0.1", "224.0.0.1",
-					       "255.255.255.255", "240.0.0.1", "::", "::1",
-					       "ff02::1", "::10.0.0.1" };
+	static const char *const illegal[] = {
+		"0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "240.0.0.1",
+		"::",	   "::1",	"ff02::1",   "::10.0.0.1"
+	};
 	uint8_t a[16];
 	size_t i;
 
@@ -199,32 +200,26 @@ struct icmp_case {
 };
 
 static const struct icmp_case icmp_cases[] = {
-	{ true, 3, 0, 0, ENETUNREACH, true, 0 },
-	{ true, 3, 1, 0, EHOSTUNREACH, true, 0 },
-	{ true, 3, 3, 0, ECONNREFUSED, true, 0 },
-	{ true, 3, 4, 1280, EMSGSIZE, false, 1280 },
-	{ true, 3, 13, 0, EHOSTUNREACH, true, 0 },
-	{ true, 11, 0, 0, EHOSTUNREACH, true, 0 },
-	{ true, 12, 0, 0, EPROTO, true, 0 },
-	{ false, 1, 0, 0, ENETUNREACH, true, 0 },
-	{ false, 1, 1, 0, EACCES, true, 0 },
-	{ false, 1, 3, 0, EHOSTUNREACH, true, 0 },
-	{ false, 1, 4, 0, ECONNREFUSED, true, 0 },
-	{ false, 2, 0, 1300, EMSGSIZE, false, 1300 },
+	{ true, 3, 0, 0, ENETUNREACH, true, 0 },   { true, 3, 1, 0, EHOSTUNREACH, true, 0 },
+	{ true, 3, 3, 0, ECONNREFUSED, true, 0 },  { true, 3, 4, 1280, EMSGSIZE, false, 1280 },
+	{ true, 3, 13, 0, EHOSTUNREACH, true, 0 }, { true, 11, 0, 0, EHOSTUNREACH, true, 0 },
+	{ true, 12, 0, 0, EPROTO, true, 0 },	   { false, 1, 0, 0, ENETUNREACH, true, 0 },
+	{ false, 1, 1, 0, EACCES, true, 0 },	   { false, 1, 3, 0, EHOSTUNREACH, true, 0 },
+	{ false, 1, 4, 0, ECONNREFUSED, true, 0 }, { false, 2, 0, 1300, EMSGSIZE, false, 1300 },
 	{ false, 3, 0, 0, EHOSTUNREACH, true, 0 },
 };
 
 static struct bytes icmp_packet(const struct icmp_case *c, uint32_t quoted_len)
 {
 	struct bytes t = tcp(20001, 80, 0xdeadbeef, 2, 0);
-	struct bytes quoted = c->v4 ? ip("10.0.0.1", "10.9.9.9", IPPROTO_TCP, &t) :
-				      ip("2001:db8::1", "2001:db8:9::9", IPPROTO_TCP, &t);
+	struct bytes quoted = c->v4 ? ip("10.0.0.1", "10.9.9.9", IPPROTO_TCP, &t)
+				    : ip("2001:db8::1", "2001:db8:9::9", IPPROTO_TCP, &t);
 	struct bytes m, p;
 
 	quoted.len = DMM_MIN(quoted.len, quoted_len);
 	m = icmp(c->v4, c->type, c->code, c->rest, &quoted);
-	p = c->v4 ? ip("10.0.0.254", "10.0.0.1", IPPROTO_ICMP, &m) :
-		    ip("2001:db8::fe", "2001:db8::1", IPPROTO_ICMPV6, &m);
+	p = c->v4 ? ip("10.0.0.254", "10.0.0.1", IPPROTO_ICMP, &m)
+		  : ip("2001:db8::fe", "2001:db8::1", IPPROTO_ICMPV6, &m);
 	finish_icmp(&p);
 	return p;
 }
@@ -281,8 +276,9 @@ static void icmp_quotations_may_be_short_but_not_too_short(void **state)
 static void other_icmp_is_ignored(void **state)
 {
 	static const struct icmp_case others[] = {
-		{ .v4 = true, .type = 8 }, { .v4 = true, .type = 5 }, { .v4 = true, .type = 4 },
-		{ .v4 = true, .type = 3, .code = 16 }, { .type = 128 }, { .type = 135 },
+		{ .v4 = true, .type = 8 }, { .v4 = true, .type = 5 },
+		{ .v4 = true, .type = 4 }, { .v4 = true, .type = 3, .code = 16 },
+		{ .type = 128 },	   { .type = 135 },
 		{ .type = 1, .code = 7 },
 	};
 	struct icmp_error e;
@@ -306,7 +302,8 @@ static struct bytes syn_packet(bool v4, uint32_t data)
 	struct bytes t = tcp(40000, 9999, 0x01020304, 2, data);
 
 	packet_put16(t.b + 16, 0x1234); /* a partial checksum, as loopback has it */
-	return v4 ? ip("127.0.0.1", "127.0.0.1", IPPROTO_TCP, &t) : ip("::1", "::1", IPPROTO_TCP, &t);
+	return v4 ? ip("127.0.0.1", "127.0.0.1", IPPROTO_TCP, &t)
+		  : ip("::1", "::1", IPPROTO_TCP, &t);
 }
 
 static bool checksum_is_right(const uint8_t *packet, size_t len)

@@ -29,7 +29,11 @@ static int setup(void **state)
 {
 	static struct pair pair;
 	struct dmm_mem_args args = {
-		.frame_size = 2048, .frames = FRAMES, .mtu = 1500, .drop = on_drop, .ctx = &pair,
+		.frame_size = 2048,
+		.frames = FRAMES,
+		.mtu = 1500,
+		.drop = on_drop,
+		.ctx = &pair,
 	};
 
 	memset(&pair, 0, sizeof(pair));
@@ -136,8 +140,10 @@ static void too_small_frames_are_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(frames_arrive_in_order),	   TEST(a_full_receiver_drops_and_counts),
-		TEST(allocation_ends_and_is_counted), TEST(the_drop_hook_loses_frames),
+		TEST(frames_arrive_in_order),
+		TEST(a_full_receiver_drops_and_counts),
+		TEST(allocation_ends_and_is_counted),
+		TEST(the_drop_hook_loses_frames),
 		cmocka_unit_test(too_small_frames_are_refused),
 	};
 

@@ -187,8 +187,8 @@ static int listen_on(int family)
 				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	int fd = socket(family, SOCK_STREAM, 0), r;
 
-	r = family == AF_INET ? bind(fd, (struct sockaddr *)&in, sizeof(in)) :
-				bind(fd, (struct sockaddr *)&in6, sizeof(in6));
+	r = family == AF_INET ? bind(fd, (struct sockaddr *)&in, sizeof(in))
+			      : bind(fd, (struct sockaddr *)&in6, sizeof(in6));
 	if (r < 0) {
 		close(fd);
 		return -1; /* no IPv6 here */
@@ -291,7 +291,7 @@ struct app {
 	int family;
 	uint16_t port, relay_port; /* network order */
 	uint32_t isn;
-	uint16_t wire_port;	   /* host order */
+	uint16_t wire_port; /* host order */
 	uint64_t cookie;
 };
 

@@ -96,6 +96,7 @@ class Demo:
         if demo_id and not re.fullmatch("[a-z0-9-]{1,16}", demo_id):
             raise Failed(f"'{demo_id}' is no id: up to 16 of a-z, 0-9 and -")
         name = "dmm-demo" + (f"-{demo_id}" if demo_id else "")
+        self.id = demo_id
         self.dmmctl = pathlib.Path(dmmctl).resolve()
         self.dir = pathlib.Path("/run") / name
         self.client, self.server = f"{name}-client", f"{name}-server"
@@ -132,7 +133,8 @@ class Demo:
         if self.dir.exists():
             raise Failed(f"the demo is up, or a part of it ({self.dir})\ndmmctl demo down")
         self.check_programs()
-        self.dir.mkdir(mode=0o755)
+        os.umask(0o022)  # nginx' workers and the instance are not root
+        self.dir.mkdir()
         try:
             self.make_hosts()
             say(f"netns {self.client} {CLIENT4} -- veth -- netns {self.server} {SERVER4}"
@@ -292,8 +294,14 @@ def commands_to_try(demo):
   sudo {ctl} flows list
   sudo {ctl} explain tcp connect {SERVER4}:80 --cgroup /fast
   sudo {ctl} stats --describe
-  sudo kill -9 $(pgrep dmm-stack)      # then curl again
-  sudo {demo.dmmctl} demo down"""
+  sudo kill -9 {demo.stack()['pid']}      # the instance; then curl again
+  sudo {demo.dmmctl} demo down{f' --id {demo.id}' if demo.id else ''}"""
+
+
+def clean_up_when_stopped():
+    """Being told to end, or a terminal that goes, takes the way of an exception: through `down`."""
+    for sig in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(sig, lambda *_: sys.exit(1))
 
 
 def main():
@@ -305,8 +313,7 @@ def main():
     parser.add_argument("--quiet", action="store_true")
     args = parser.parse_args()
 
-    # killed by name: leave nothing half-made
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    clean_up_when_stopped()
     try:
         demo = Demo(args.id, args.dmmctl)
         if args.verb == "up":

@@ -7,7 +7,7 @@
 #include <errno.h>
 #include <net/if.h>
 
-#include "steer/view.h"
+#include "ctl/report.h"
 
 struct question {
 	struct caller caller;
@@ -75,7 +75,7 @@ static int parse_question(struct ctl *ctl, struct question *ret)
 		return usage(ctl, "explain what? `tcp connect` and an address");
 	if (!parse_endpoint(ctl->argv + 2, ctl->argc - 2, ret->remote, &ret->port))
 		return usage(ctl, "an address looks like 10.1.2.3:443 or [fd00::1]:443");
-	format_endpoint(ret->remote, ret->port, ret->endpoint, sizeof(ret->endpoint));
+	dmm_report_endpoint(ret->remote, htons(ret->port), ret->endpoint, sizeof(ret->endpoint));
 	return find_caller(ctl, &ret->caller);
 }
 
@@ -152,7 +152,7 @@ static struct json_object *instance_json(const struct answer *answer)
 	if (decision->beat_age_ns != UINT64_MAX)
 		dmm_json_set_u64(obj, "heartbeat_ms", decision->beat_age_ns / 1000000);
 	if (decision->has_route) {
-		format_endpoint(decision->route.source, 0, source, sizeof(source));
+		dmm_report_endpoint(decision->route.source, 0, source, sizeof(source));
 		*strrchr(source, ':') = '\0';
 		if_indextoname(decision->route.ifindex, ifname);
 		dmm_json_set_u64(obj, "route_ifindex", decision->route.ifindex);

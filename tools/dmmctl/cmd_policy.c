@@ -214,9 +214,9 @@ int cmd_apply(struct ctl *ctl)
 		return r;
 	print_messages(ctl, result);
 	if (!is_json(ctl))
-		printf("policy/%s generation %s to %s applied in %.1f ms\n",
-		       get_text(result, "policy"), get_text(result, "previous_generation"),
-		       get_text(result, "generation"),
+		printf("policy/%s generation %s (before: %s) applied in %.1f ms\n",
+		       get_text(result, "policy"), get_text(result, "generation"),
+		       get_text(result, "previous_generation"),
 		       json_object_get_double(get_member(result, "took_ms")));
 	print_document(ctl, result);
 	return CTL_OK;

@@ -75,12 +75,13 @@ static void print_reasons(const struct ctl *ctl, struct json_object *reasons)
 	}
 }
 
-static void print_stack(struct json_object *stack)
+static void print_stack(const struct ctl *ctl, struct json_object *stack)
 {
 	printf("\n%s\n", get_text(stack, "instance"));
 	json_object_object_foreach(stack, key, value)
 	{
-		if (json_object_is_type(value, json_type_int))
+		if (json_object_is_type(value, json_type_int) &&
+		    (json_object_get_uint64(value) || ctl->opt[OPT_ALL]))
 			printf("%12lu  %s\n", json_object_get_uint64(value), key);
 	}
 }
@@ -96,7 +97,7 @@ int cmd_stats(struct ctl *ctl)
 		print_reasons(ctl, get_member(doc, "reasons"));
 		stacks = get_member(doc, "stacks");
 		for (size_t i = 0; stacks && i < json_object_array_length(stacks); i++)
-			print_stack(json_object_array_get_idx(stacks, i));
+			print_stack(ctl, json_object_array_get_idx(stacks, i));
 	}
 	print_document(ctl, doc);
 	return CTL_OK;

@@ -21,7 +21,7 @@ static void print_policy(struct json_object *policy, size_t cgroups)
 		printf("no policy applied");
 		return;
 	}
-	printf("policy %s gen %s (applied %s), %s rules, %s stacks, %zu cgroups",
+	printf("policy %s gen %s (applied %s): rules %s, stacks %s, cgroups %zu",
 	       get_text(policy, "name"), get_text(policy, "generation"),
 	       get_text(policy, "applied_at"), get_text(policy, "rules"),
 	       get_text(policy, "stacks"), cgroups);

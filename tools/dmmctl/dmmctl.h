@@ -163,9 +163,8 @@ int find_caller(const struct ctl *ctl, struct caller *ret);
 int find_cgroup(const struct ctl *ctl, const char *name, char *buf, size_t size);
 
 /* --- endpoint.c --- */
-/* "10.1.2.3:443", "[fd00::1]:443"; @port in host byte order. */
-void format_endpoint(const uint8_t addr[16], uint16_t port, char *buf, size_t size);
-/* One word like that, or two: address and port. False: it is none. */
+/* "10.1.2.3:443", "[fd00::1]:443", or address and port in two words. @ret_port in host byte order.
+ * False: it is none. */
 bool parse_endpoint(char **words, int n, uint8_t ret_addr[16], uint16_t *ret_port);
 
 /* --- help.c --- */

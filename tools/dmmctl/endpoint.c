@@ -6,22 +6,6 @@
 
 #define V4_PREFIX "\0\0\0\0\0\0\0\0\0\0\377\377"
 
-static bool is_v4(const uint8_t addr[16])
-{
-	return memcmp(addr, V4_PREFIX, 12) == 0;
-}
-
-void format_endpoint(const uint8_t addr[16], uint16_t port, char *buf, size_t size)
-{
-	char text[INET6_ADDRSTRLEN];
-
-	if (is_v4(addr))
-		inet_ntop(AF_INET, addr + 12, text, sizeof(text));
-	else
-		inet_ntop(AF_INET6, addr, text, sizeof(text));
-	snprintf(buf, size, is_v4(addr) ? "%s:%u" : "[%s]:%u", text, port);
-}
-
 static bool parse_port(const char *text, uint16_t *ret)
 {
 	char *end;

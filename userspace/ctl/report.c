@@ -25,18 +25,23 @@ static const char *verdict_word(enum dmm_verdict verdict)
 	return verdict < DMM_ARRAY_SIZE(words) ? words[verdict] : "?";
 }
 
+void dmm_report_endpoint(const uint8_t addr[16], uint16_t port, char *buf, size_t size)
+{
+	static const uint8_t mapped[12] = { [10] = 0xff, [11] = 0xff };
+	bool v4 = memcmp(addr, mapped, sizeof(mapped)) == 0;
+	char text[INET6_ADDRSTRLEN];
+
+	inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? addr + 12 : addr, text, sizeof(text));
+	snprintf(buf, size, v4 ? "%s:%u" : "[%s]:%u", text, ntohs(port));
+}
+
 static void set_endpoint(struct json_object *obj, const char *key, const uint8_t addr[16],
 			 uint16_t port)
 {
-	static const uint8_t mapped[12] = { [10] = 0xff, [11] = 0xff };
-	char text[INET6_ADDRSTRLEN];
+	char text[INET6_ADDRSTRLEN + 10];
 
-	if (memcmp(addr, mapped, sizeof(mapped)) == 0)
-		dmm_json_set_textf(obj, key, "%s:%u",
-				   inet_ntop(AF_INET, addr + 12, text, sizeof(text)), ntohs(port));
-	else
-		dmm_json_set_textf(obj, key, "[%s]:%u",
-				   inet_ntop(AF_INET6, addr, text, sizeof(text)), ntohs(port));
+	dmm_report_endpoint(addr, port, text, sizeof(text));
+	dmm_json_set_text(obj, key, text);
 }
 
 /* Names of the kernel's need not be UTF-8; JSON must be. */
@@ -46,9 +51,8 @@ static void set_name(struct json_object *obj, const char *key, const char *name,
 	size_t n = 0;
 
 	for (; n < size && n < sizeof(text) - 1 && name[n]; n++)
-		text[n] = (unsigned char)name[n] < 0x20 || (unsigned char)name[n] >= 0x7f ?
-				  '?' :
-				  name[n];
+		text[n] = (unsigned char)name[n] < 0x20 || (unsigned char)name[n] >= 0x7f ? '?'
+											  : name[n];
 	text[n] = '\0';
 	dmm_json_set_text(obj, key, text);
 }

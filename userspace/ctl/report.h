@@ -7,6 +7,8 @@
 
 #include "steer/view.h"
 
+/* "10.1.2.3:443", "[fd00::1]:443"; @port in network order. */
+void dmm_report_endpoint(const uint8_t addr[16], uint16_t port, char *buf, size_t size);
 /* A Flow; @now: CLOCK_MONOTONIC. */
 struct json_object *dmm_report_flow(struct dmm_view *view, uint64_t now, uint64_t cookie,
 				    const struct dmm_flow *flow);

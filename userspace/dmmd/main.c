@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* dmmd: compiles policies, keeps the BPF programs and the instances they steer to. Up by the stages
  * below in order, down in reverse; steering and instances outlive it. */
+#include <errno.h>
+
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/util.h"
@@ -14,6 +16,16 @@ static int log_init(struct dmmd *d)
 	d->started_at = dmm_clock_ns(CLOCK_REALTIME);
 	d->started_mono = dmm_now_ns();
 	return 0;
+}
+
+static int privilege_init(struct dmmd *d)
+{
+	(void)d;
+	if (geteuid() == 0)
+		return 0;
+	dmm_error("dmmd must be root: it loads BPF programs and hands sockets to its instances");
+	dmm_error("hint: sudo dmmd; the instances themselves run without privileges");
+	return -EPERM;
 }
 
 static int options_init(struct dmmd *d)
@@ -33,6 +45,7 @@ static const struct stage {
 	void (*exit)(struct dmmd *d);
 } stages[] = {
 	{ "log", log_init, NULL },			      /* the others report through it */
+	{ "privilege", privilege_init, NULL },		      /* better told by name than by EACCES */
 	{ "netns", dmmd_netns_enter, NULL },		      /* all that follows happens there */
 	{ "options", options_init, options_exit },	      /* defaults that the machine knows */
 	{ "directories", dmmd_dirs_init, dmmd_dirs_exit },    /* one dmmd per set of them */

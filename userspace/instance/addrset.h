@@ -12,7 +12,7 @@ struct addrset {
 	struct addrset_slot {
 		uint8_t addr[16];
 		enum addr_kind kind;
-	} *slots;
+	} * slots;
 	size_t n_slots, used; /* a power of two; at most half are used */
 };
 

@@ -29,13 +29,13 @@ struct host {
 	struct relay *relay;
 
 	uint64_t now;
-	uint64_t tick_at;	/* when the plug-in wants to be called */
+	uint64_t tick_at; /* when the plug-in wants to be called */
 	uint64_t next_upkeep;
-	uint64_t stop_at;	/* while draining and idle; 0: not yet */
+	uint64_t stop_at;	    /* while draining and idle; 0: not yet */
 	uint64_t rx_dropped_before; /* by the kernel, as last read */
 	bool draining, stopping;
-	int error; /* negative errno: the loop ends with it */
-	uint8_t random[256];	/* drawn ahead */
+	int error;	     /* negative errno: the loop ends with it */
+	uint8_t random[256]; /* drawn ahead */
 	size_t n_random;
 };
 

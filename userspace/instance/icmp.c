@@ -12,8 +12,8 @@
 
 /* By code of "destination unreachable". */
 static const int v4_errors[] = {
-	ENETUNREACH, EHOSTUNREACH, ENOPROTOOPT,	 ECONNREFUSED, EMSGSIZE,     EOPNOTSUPP,
-	ENETUNREACH, EHOSTDOWN,	   ENONET,	 ENETUNREACH,  EHOSTUNREACH, ENETUNREACH,
+	ENETUNREACH,  EHOSTUNREACH, ENOPROTOOPT,  ECONNREFUSED, EMSGSIZE,     EOPNOTSUPP,
+	ENETUNREACH,  EHOSTDOWN,    ENONET,	  ENETUNREACH,	EHOSTUNREACH, ENETUNREACH,
 	EHOSTUNREACH, EHOSTUNREACH, EHOSTUNREACH, EHOSTUNREACH,
 };
 
@@ -99,8 +99,7 @@ bool icmp_parse(const struct packet *packet, const uint8_t *data, struct icmp_er
 
 	if (packet->proto != (v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6) || packet->fragment || len < 8)
 		return false;
-	if (v4 ? checksum_fold(checksum_add(0, icmp, len)) :
-		 checksum_transport(packet, icmp, len))
+	if (v4 ? checksum_fold(checksum_add(0, icmp, len)) : checksum_transport(packet, icmp, len))
 		return false;
 	e.type = icmp[0];
 	e.code = icmp[1];

@@ -106,7 +106,7 @@ size_t inject_icmp(const struct held_syn *syn, const struct icmp_error *error, u
 	icmp[0] = error->type;
 	icmp[1] = error->code;
 	memcpy(icmp + 8, syn->packet, syn->len);
-	packet_put16(icmp + 2, v4 ? checksum_fold(checksum_add(0, icmp, len)) :
-				    checksum_back(syn, proto, icmp, len));
+	packet_put16(icmp + 2, v4 ? checksum_fold(checksum_add(0, icmp, len))
+				  : checksum_back(syn, proto, icmp, len));
 	return header + len;
 }

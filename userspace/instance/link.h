@@ -24,7 +24,7 @@ struct link {
 	struct nexthops *nexthops;
 	struct dmm_inst_shared *shared; /* counters */
 	struct link_events events;
-	uint64_t now; /* of this turn, set by the owner */
+	uint64_t now;			       /* of this turn, set by the owner */
 	struct dmm_frame out[DMM_PKTIO_BATCH]; /* to be sent at the end of the turn */
 	unsigned int n_out;
 	struct dmm_frame spare[DMM_PKTIO_BATCH]; /* allocated ahead */

@@ -18,7 +18,7 @@
 #define MAX_SLEEP    (100 * DMM_NS_PER_MS) /* heartbeats are due 5 times per second */
 #define UPKEEP_EVERY DMM_NS_PER_SEC
 /* How long a drained instance waits for the wire to end its last connections. */
-#define DRAIN_LINGER (10 * DMM_NS_PER_SEC)
+#define DRAIN_LINGER (3 * DMM_NS_PER_SEC)
 
 static void set_now(struct host *host)
 {

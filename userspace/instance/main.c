@@ -20,7 +20,7 @@ static const struct stage stages[] = {
 	{ "shared", host_shared_up, host_shared_down },	      /* takes last words from here on */
 	{ "network", host_network_up, host_network_down },    /* sockets bound to the interface */
 	{ "ring", host_ring_up, host_ring_down },	      /* bpf(): refused later */
-	{ "privileges", host_privileges_up, NULL },	      /* below here: foreign bytes and code */
+	{ "privileges", host_privileges_up, NULL }, /* below here: foreign bytes and code */
 	{ "pktio", host_pktio_up, host_pktio_down },
 	{ "plug-in", host_plugin_up, host_plugin_down },
 	{ "relay", host_relay_up, host_relay_down },

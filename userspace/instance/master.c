@@ -101,8 +101,7 @@ static bool is_allowed(const struct master *m, int fd)
 
 void master_adopt(struct master *m)
 {
-	dmm_autoclose int fd =
-		accept4(m->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	dmm_autoclose int fd = accept4(m->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 	if (fd < 0 || !is_allowed(m, fd) || watch(m, fd, WATCH_MASTER) < 0)
 		return;

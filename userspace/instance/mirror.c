@@ -267,8 +267,8 @@ static bool read_neighbour(const struct nlmsghdr *nlh, uint32_t ifindex,
 	has_mac = tb[NDA_LLADDR] && mnl_attr_get_payload_len(tb[NDA_LLADDR]) == 6;
 	if (has_mac)
 		memcpy(ret->mac, mnl_attr_get_payload(tb[NDA_LLADDR]), 6);
-	ret->reach = nlh->nlmsg_type == RTM_DELNEIGH ? MIRROR_UNKNOWN :
-						       reach_of(nd->ndm_state, has_mac);
+	ret->reach = nlh->nlmsg_type == RTM_DELNEIGH ? MIRROR_UNKNOWN
+						     : reach_of(nd->ndm_state, has_mac);
 	return true;
 }
 
@@ -392,9 +392,9 @@ static int open_query(struct mirror *m)
 static int open_watch(struct mirror *m)
 {
 	static const int groups[] = {
-		RTNLGRP_LINK,	    RTNLGRP_NEIGH,	RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR,
-		RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV4_RULE,   RTNLGRP_IPV6_RULE,
-		RTNLGRP_NEXTHOP,
+		RTNLGRP_LINK,	     RTNLGRP_NEIGH,	 RTNLGRP_IPV4_IFADDR,
+		RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE,
+		RTNLGRP_IPV4_RULE,   RTNLGRP_IPV6_RULE,	 RTNLGRP_NEXTHOP,
 	};
 	int size = WATCH_RCVBUF, fd;
 	size_t i;
@@ -408,8 +408,8 @@ static int open_watch(struct mirror *m)
 	for (i = 0; i < DMM_ARRAY_SIZE(groups); i++) {
 		int group = groups[i];
 
-		if (mnl_socket_setsockopt(m->watch, NETLINK_ADD_MEMBERSHIP, &group,
-					  sizeof(group)) < 0)
+		if (mnl_socket_setsockopt(m->watch, NETLINK_ADD_MEMBERSHIP, &group, sizeof(group)) <
+		    0)
 			return -errno;
 	}
 	return 0;

@@ -10,10 +10,10 @@
 #include "base/util.h"
 #include "instance/packet.h"
 
-#define DISCARD_PORT	9
-#define ASK_EVERY	DMM_NS_PER_SEC		/* while unresolved */
-#define CONFIRM_EVERY	(10 * DMM_NS_PER_SEC)	/* while stale and in use */
-#define GIVE_UP		(5 * DMM_NS_PER_SEC)	/* the kernel takes 3 s */
+#define DISCARD_PORT  9
+#define ASK_EVERY     DMM_NS_PER_SEC	    /* while unresolved */
+#define CONFIRM_EVERY (10 * DMM_NS_PER_SEC) /* while stale and in use */
+#define GIVE_UP	      (5 * DMM_NS_PER_SEC)  /* the kernel takes 3 s */
 
 static int open_probe(int family, const char *ifname)
 {
@@ -25,8 +25,8 @@ static int open_probe(int family, const char *ifname)
 	if (setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, ifname, strlen(ifname) + 1) < 0)
 		return -errno;
 	/* never further than the next hop */
-	if (family == AF_INET ? setsockopt(fd, IPPROTO_IP, IP_TTL, &one, sizeof(one)) :
-				setsockopt(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, &one, sizeof(one)))
+	if (family == AF_INET ? setsockopt(fd, IPPROTO_IP, IP_TTL, &one, sizeof(one))
+			      : setsockopt(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, &one, sizeof(one)))
 		return -errno;
 	return DMM_TAKE_FD(fd);
 }
@@ -192,8 +192,8 @@ struct neighbour *nexthop_find(struct nexthops *nh, const uint8_t dst[16], const
 		*reterr_err = route->err;
 		return NULL;
 	}
-	if (n->valid ? n->stale && now - n->asked_ns >= CONFIRM_EVERY :
-		       now - n->asked_ns >= ASK_EVERY)
+	if (n->valid ? n->stale && now - n->asked_ns >= CONFIRM_EVERY
+		     : now - n->asked_ns >= ASK_EVERY)
 		ask_kernel(nh, n, now);
 	return n;
 }

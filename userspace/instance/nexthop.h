@@ -8,9 +8,9 @@
 
 #include "instance/mirror.h"
 
-#define NEXTHOP_CACHE	 1024 /* destinations */
-#define NEXTHOP_MAX	 1024 /* neighbours in use */
-#define NEXTHOP_HELD	 8    /* frames waiting for a neighbour, as many as the kernel's queue had */
+#define NEXTHOP_CACHE 1024 /* destinations */
+#define NEXTHOP_MAX   1024 /* neighbours in use */
+#define NEXTHOP_HELD  8	   /* frames waiting for a neighbour, as many as the kernel's queue had */
 
 struct neighbour {
 	uint8_t addr[16];
@@ -43,7 +43,7 @@ struct nexthop_events {
 struct nexthops {
 	struct mirror *mirror;
 	struct nexthop_events events;
-	int probe4, probe6; /* unprivileged datagram sockets */
+	int probe4, probe6;  /* unprivileged datagram sockets */
 	uint32_t generation; /* of valid routes in the cache */
 	uint32_t n_neighbours;
 	uint16_t hash[NEXTHOP_MAX]; /* index + 1 */

@@ -12,10 +12,10 @@
 struct packet {
 	enum dmm_family family;
 	uint8_t src[16], dst[16];
-	uint8_t proto;	    /* of the payload; IPv6 extension headers are walked */
-	bool fragment;	    /* any but a whole packet: the payload may be missing or cut */
-	uint32_t len;	    /* what the IP header says: link padding lies beyond */
-	uint32_t header;    /* bytes before the payload */
+	uint8_t proto;	 /* of the payload; IPv6 extension headers are walked */
+	bool fragment;	 /* any but a whole packet: the payload may be missing or cut */
+	uint32_t len;	 /* what the IP header says: link padding lies beyond */
+	uint32_t header; /* bytes before the payload */
 };
 
 /* @data starts at the IP header. False: not a whole, well-formed IP packet. */

@@ -40,13 +40,13 @@ static int judge(const char *path, const struct dmm_stack_ops *ops, char *text, 
 	char missing[256];
 
 	if (ops->abi != DMM_STACK_ABI) {
-		snprintf(text, len, "plug-in '%s' speaks ABI %u, this dmm-stack %u: rebuild it", path,
-			 ops->abi, DMM_STACK_ABI);
+		snprintf(text, len, "plug-in '%s' speaks ABI %u, this dmm-stack %u: rebuild it",
+			 path, ops->abi, DMM_STACK_ABI);
 		return -ENOEXEC;
 	}
 	if (ops->size != sizeof(*ops)) {
-		snprintf(text, len, "plug-in '%s' has an operations table of %u bytes, not %zu", path,
-			 ops->size, sizeof(*ops));
+		snprintf(text, len, "plug-in '%s' has an operations table of %u bytes, not %zu",
+			 path, ops->size, sizeof(*ops));
 		return -ENOEXEC;
 	}
 	if (!ops->name || !ops->version) {

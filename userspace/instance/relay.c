@@ -18,12 +18,12 @@
 #define UPKEEP_EVERY (100 * DMM_NS_PER_MS)
 #define SWEEP_PORTS  1024 /* per upkeep */
 /* The kernel doubles it. Together with the stack's own buffers a flow stays below 1 MiB. */
-#define APP_BUFFER   (128 << 10)
+#define APP_BUFFER (128 << 10)
 /* An application that closed without our knowing sits in FIN_WAIT2 for a minute: then a probe finds
  * out, and the wire is let go too. */
-#define KEEP_IDLE    60
+#define KEEP_IDLE     60
 #define KEEP_INTERVAL 10
-#define KEEP_COUNT   6
+#define KEEP_COUNT    6
 
 /* --- flows and ports --- */
 
@@ -196,8 +196,9 @@ void relay_on_wire_syn(struct relay *relay, uint16_t local_port, uint32_t seq)
 	}
 }
 
-void relay_on_unreachable(struct relay *relay, bool (*is_lost)(void *ctx, const uint8_t remote[16],
-							       const uint8_t local[16]),
+void relay_on_unreachable(struct relay *relay,
+			  bool (*is_lost)(void *ctx, const uint8_t remote[16],
+					  const uint8_t local[16]),
 			  void *ctx)
 {
 	uint32_t i = relay->pending;

@@ -66,8 +66,9 @@ void relay_on_icmp(struct relay *relay, const struct icmp_error *error);
 /* A SYN of ours goes out on the wire: by its number ICMP errors about it are known. */
 void relay_on_wire_syn(struct relay *relay, uint16_t local_port, uint32_t seq);
 /* Ends the attempts whose remote @is_lost. */
-void relay_on_unreachable(struct relay *relay, bool (*is_lost)(void *ctx, const uint8_t remote[16],
-							       const uint8_t local[16]),
+void relay_on_unreachable(struct relay *relay,
+			  bool (*is_lost)(void *ctx, const uint8_t remote[16],
+					  const uint8_t local[16]),
 			  void *ctx);
 
 /* Acts upon what was noted, and on deadlines. Returns whether there was anything. */

@@ -31,12 +31,12 @@ struct flow {
 	uint32_t events; /* noted, DMM_EV_* */
 	int err;
 
-	bool noted;	/* is in relay->noted */
-	bool can_read;	/* the last read did not come up short */
-	bool can_write; /* the last write did not come up short */
-	bool greedy;	/* urgent data or a FIN may hide behind a short read */
-	bool app_eof, wire_eof;	   /* FIN came from there */
-	bool app_shut, wire_shut;  /* FIN was passed on to there */
+	bool noted;		  /* is in relay->noted */
+	bool can_read;		  /* the last read did not come up short */
+	bool can_write;		  /* the last write did not come up short */
+	bool greedy;		  /* urgent data or a FIN may hide behind a short read */
+	bool app_eof, wire_eof;	  /* FIN came from there */
+	bool app_shut, wire_shut; /* FIN was passed on to there */
 	bool wire_seq_known;
 
 	struct dmm_endpoint local, remote;

@@ -16,7 +16,7 @@
 #include "instance/watch.h"
 
 /* A kernel sends its SYN again at most this long after the last one, else it has given up. */
-#define SYN_PATIENCE	(DMM_PORT_CLAIM_MS * DMM_NS_PER_MS)
+#define SYN_PATIENCE (DMM_PORT_CLAIM_MS * DMM_NS_PER_MS)
 /* The handshake on loopback takes microseconds, or one SYN retransmission more. */
 #define ACCEPT_PATIENCE (10 * DMM_NS_PER_SEC)
 #define ACCEPT_BATCH	64
@@ -274,8 +274,7 @@ void pending_on_syn(struct relay *relay, const struct dmm_event *event)
 		return;
 	if (flow->state == FLOW_FREE)
 		begin(relay, flow, event, &syn);
-	else if (flow_is_pending(flow) && is_same_app(&flow->app, &app) &&
-		 flow->syn.isn == syn.isn)
+	else if (flow_is_pending(flow) && is_same_app(&flow->app, &app) && flow->syn.isn == syn.isn)
 		repeat(relay, flow);
 	/* else a late copy of an earlier SYN whose port has gone to another flow */
 }

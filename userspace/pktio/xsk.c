@@ -220,8 +220,8 @@ static unsigned int xsk_tx_burst(struct dmm_pktio *io, const struct dmm_frame *f
 
 		while (done + run < n && frames[done + run].queue == queue)
 			run++;
-		taken = queue < x->n_queues ?
-			send_run(x, &x->queues[queue], frames + done, run) : 0;
+		taken = queue < x->n_queues ? send_run(x, &x->queues[queue], frames + done, run)
+					    : 0;
 		done += taken;
 		if (taken < run) {
 			x->stats.tx_full++;
@@ -397,7 +397,7 @@ static int map_ring(int fd, const struct xdp_ring_offset *off, uint32_t size, si
 /* xsk_ring_prod and xsk_ring_cons have the same fields under two names. */
 #define SET_RING(r, map, off, n)                                                                   \
 	do {                                                                                       \
-		(r)->mask = (n) - 1;                                                               \
+		(r)->mask = (n)-1;                                                                 \
 		(r)->size = (n);                                                                   \
 		(r)->producer = (void *)((char *)(map).base + (off).producer);                     \
 		(r)->consumer = (void *)((char *)(map).base + (off).consumer);                     \

@@ -11,7 +11,7 @@
 struct dmm_xsk_request {
 	uint32_t ifindex;
 	uint32_t n_queues;
-	int zerocopy; /* DMM_ZC_AUTO, _REQUIRE, _OFF of policy.h */
+	int zerocopy;	     /* DMM_ZC_AUTO, _REQUIRE, _OFF of policy.h */
 	uint32_t frame_size; /* 2048 or 4096 */
 	uint32_t frames_per_queue;
 };
