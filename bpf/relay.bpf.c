@@ -8,6 +8,7 @@
  *            connection stands, or injects a refusal */
 #include "lib/tables.bpf.h"
 
+#include "lib/kernel.bpf.h"
 #include "lib/relay.bpf.h"
 #include "lib/sockaddr.bpf.h"
 
@@ -167,6 +168,16 @@ static __always_inline enum dmm_flow_state end_state(__u32 old)
 								     DMM_FLOW_CLOSED;
 }
 
+static __always_inline void count_bytes(struct bpf_sock *sk, struct dmm_flow *flow)
+{
+	struct tcp_sock *tcp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
+
+	if (!tcp)
+		return;
+	flow->bytes_sent = sock_bytes_sent(tcp);
+	flow->bytes_received = sock_bytes_received(tcp);
+}
+
 static __always_inline void on_close(struct bpf_sock_ops *ops, struct dmm_sock *st, __u32 old)
 {
 	__be16 app_port = bpf_htons((__u16)CTX_READ(ops->local_port));
@@ -178,8 +189,7 @@ static __always_inline void on_close(struct bpf_sock_ops *ops, struct dmm_sock *
 	flow = bpf_map_lookup_elem(&dmm_flows, &cookie);
 	if (flow) {
 		flow->state = end_state(old);
-		flow->bytes_sent = CTX_READ(ops->bytes_acked);
-		flow->bytes_received = CTX_READ(ops->bytes_received);
+		count_bytes(ops->sk, flow);
 		flow->closed_ns = bpf_ktime_get_ns();
 	}
 	if (st->verdict != DMM_VERDICT_USERSPACE || !st->registered)

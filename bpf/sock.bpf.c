@@ -30,6 +30,7 @@ const struct dmm_map_values *dmm_map_values;
 #define EADDRINUSE	98
 #define MAX_LEVELS	32
 #define PORT_TRIES	32
+#define SAME_CALL_NS	50000
 #define ALLOW		1
 #define DENY		0
 
@@ -243,6 +244,19 @@ static __always_inline void count_instance(__u32 id, enum dmm_verdict verdict)
 		stats->rejects++;
 }
 
+/* Two nested hooks run for one call; the outer must not decide, nor count, once more. It meets the
+ * address that the inner one wrote; after a verdict that left the address alone nothing tells the
+ * calls apart but time. A second call that soon to the same place would get the same answer. */
+static __always_inline bool decided_already(const struct dmm_sock *st, const __u8 *remote,
+					    __be16 port, __u32 generation)
+{
+	if (st->verdict == DMM_VERDICT_USERSPACE)
+		return st->claim && port == st->relay_port && addr_equal(remote, st->relay);
+	return st->verdict != DMM_VERDICT_NONE && st->generation == generation &&
+	       port == st->remote_port && addr_equal(remote, st->remote) &&
+	       bpf_ktime_get_ns() - st->decided_ns < SAME_CALL_NS;
+}
+
 static __always_inline void settle(struct dmm_sock *st, const struct dmm_choice *c, dmm_slot slot,
 				   __u32 generation)
 {
@@ -254,6 +268,7 @@ static __always_inline void settle(struct dmm_sock *st, const struct dmm_choice 
 	st->instance = c->instance;
 	st->generation = generation;
 	st->slot = slot;
+	st->decided_ns = bpf_ktime_get_ns();
 	count(c->reason);
 	if (c->rule == DMM_NO_RULE)
 		return;
@@ -295,11 +310,9 @@ static __always_inline int connect(struct bpf_sock_addr *ctx, bool v6)
 		count(DMM_REASON_NO_MEMORY);
 		return ALLOW;
 	}
-	/* The outer of two nested hooks meets what the inner one wrote. */
-	if (st->verdict == DMM_VERDICT_USERSPACE && st->claim && port == st->relay_port &&
-	    addr_equal(remote, st->relay)) {
+	if (decided_already(st, remote, port, meta->generation)) {
 		count(DMM_REASON_REWRITTEN);
-		return ALLOW;
+		return st->verdict == DMM_VERDICT_REJECT ? DENY : ALLOW;
 	}
 	release_claim(st);
 	st->registered = 0;

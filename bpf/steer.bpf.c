@@ -10,19 +10,6 @@ static __always_inline int pass(enum dmm_reason reason)
 	return XDP_PASS;
 }
 
-static __always_inline void load_addr(__u8 *to, enum dmm_family family, const __u8 *from)
-{
-	__u32 *w = (__u32 *)to;
-
-	if (family == DMM_FAMILY_V6) {
-		__builtin_memcpy(to, from, 16);
-		return;
-	}
-	w[0] = w[1] = 0;
-	w[2] = bpf_htonl(0xffff);
-	w[3] = *(const __u32 *)from;
-}
-
 /* A source that no honest packet from outside has. */
 static __always_inline bool bad_source(const __u8 *addr, enum dmm_family family)
 {
@@ -89,17 +76,12 @@ int dmm_xdp(struct xdp_md *ctx)
 	if (!port || port->state == DMM_PORT_KERNEL)
 		return pass(DMM_REASON_XDP_KERNEL_PORT);
 
-	load_addr(addr, p.family, p.source);
+	load_addr(ctx, &p, false, addr);
 	if (bad_source(addr, p.family))
 		return pass(DMM_REASON_XDP_BAD_SOURCE);
-	load_addr(addr, p.family, p.dest);
-	if (!is_ours(addr))
+	load_addr(ctx, &p, true, addr);
+	if (!is_ours(addr) || (p.is_error && !is_ours(p.quote.source)))
 		return pass(DMM_REASON_XDP_NOT_OURS);
-	if (p.quoted) {
-		load_addr(addr, p.family, p.quoted);
-		if (!is_ours(addr))
-			return pass(DMM_REASON_XDP_NOT_OURS);
-	}
 
 	inst = instance(port->instance);
 	if (!inst || (inst->state != DMM_INST_READY && inst->state != DMM_INST_DRAINING))

@@ -17,7 +17,16 @@ struct task_struct {
 
 #define PF_KTHREAD 0x00200000
 
+struct sock_common {
+	unsigned long skc_flags;
+};
+
+struct sock {
+	struct sock_common __sk_common;
+};
+
 struct inet_sock {
+	struct sock sk;
 	unsigned long inet_flags; /* since 6.6 */
 };
 
@@ -32,7 +41,10 @@ struct inet_connection_sock {
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 	void *md5sig_info;
+	__u64 bytes_sent, bytes_retrans, bytes_received;
 };
+
+enum sock_flags { SOCK_DEAD, SOCK_DONE };
 
 #pragma clang attribute pop
 
@@ -53,4 +65,19 @@ static __always_inline bool sock_is_transparent(struct tcp_sock *tcp)
 static __always_inline bool sock_has_md5(struct tcp_sock *tcp)
 {
 	return bpf_core_field_exists(tcp->md5sig_info) && BPF_CORE_READ(tcp, md5sig_info);
+}
+
+/* Payload that left, counted once. (bytes_acked would count SYN and FIN too.) */
+static __always_inline __u64 sock_bytes_sent(struct tcp_sock *tcp)
+{
+	return BPF_CORE_READ(tcp, bytes_sent) - BPF_CORE_READ(tcp, bytes_retrans);
+}
+
+/* Payload that came: a FIN, which sets SOCK_DONE, is counted as a byte by the kernel. */
+static __always_inline __u64 sock_bytes_received(struct tcp_sock *tcp)
+{
+	unsigned long flags = BPF_CORE_READ(tcp, inet_conn.icsk_inet.sk.__sk_common.skc_flags);
+	__u64 received = BPF_CORE_READ(tcp, bytes_received);
+
+	return received - ((flags >> bpf_core_enum_value(enum sock_flags, SOCK_DONE)) & 1);
 }

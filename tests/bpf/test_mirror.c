@@ -215,6 +215,7 @@ static void follows_v6(void **state)
 	after("ip -6 route add 2001:db8:9::/48 via fd01::2 dev a0 metric 50");
 	after("ip addr change 2001:db8:2::1/64 dev b0 preferred_lft 0");
 	after("ip addr add 2001:db8:2::7/64 dev b0 nodad");
+	after("ip addr add fd01::50/64 dev a0 nodad"); /* newest, but not for global ones */
 	after("ip -6 route del default");
 	after("ip addr del 2001:db8:1::1/64 dev a0");
 }

@@ -114,6 +114,7 @@ static void flows_are_listed(void **state)
 	socklen_t len = sizeof(uint64_t);
 	struct dmm_flow flow;
 	uint64_t cookie;
+	unsigned int i;
 
 	assert_int_equal(sockrig_connect(fd, RIG_FAR4, RIG_PORT_STACK), 0);
 	peer = sockrig_accept(rig->relay[DMM_FAMILY_V4]);
@@ -130,11 +131,13 @@ static void flows_are_listed(void **state)
 
 	assert_int_equal(write(fd, "12345", 5), 5);
 	close(fd);
-	usleep(50000);
 	close(peer);
-	usleep(50000);
-	assert_int_equal(bpf_map_lookup_elem(bpfenv_map(&rig->env, "dmm_flows"), &cookie, &flow),
-			 0);
+	for (i = 0; i < 100 && !flow.closed_ns; i++) {
+		usleep(20000);
+		assert_int_equal(bpf_map_lookup_elem(bpfenv_map(&rig->env, "dmm_flows"), &cookie,
+						     &flow),
+				 0);
+	}
 	assert_true(flow.state == DMM_FLOW_CLOSED || flow.state == DMM_FLOW_RESET);
 	assert_true(flow.closed_ns > flow.opened_ns);
 }
@@ -317,12 +320,19 @@ static void stale_heartbeat_is_unavailable(void **state)
 {
 	struct sockrig *rig = *state;
 
-	bpfenv_beat(rig->page, rig->env.config.stale_ms + 500);
+	uint32_t stale_ms = rig->env.config.stale_ms;
+
+	bpfenv_beat(rig->page, stale_ms + 500);
 	expect_unavailable(rig, DMM_REASON_INST_STALE);
 	rig->page->beat_ns = 0;
 	expect_unavailable(rig, DMM_REASON_INST_STALE);
-	bpfenv_beat(rig->page, 0);
+	/* what is stale is for the configuration to say */
+	bpfenv_beat(rig->page, stale_ms + 500);
+	rig->env.config.stale_ms = 3600000;
+	bpfenv_set_config(&rig->env);
 	expect(rig, RIG_FAR4, RIG_PORT_STRICT, 0, DMM_VERDICT_USERSPACE, DMM_REASON_RULE);
+	rig->env.config.stale_ms = stale_ms;
+	bpfenv_set_config(&rig->env);
 }
 
 static void nobody_squats_on_the_relay_port(void **state)
@@ -407,8 +417,8 @@ static int try_bind(int type, const char *addr, uint16_t port)
 
 	memcpy(&sin6.sin6_addr, a.b, 16);
 	memcpy(&sin.sin_addr, a.b + 12, 4);
-	r = family == AF_INET ? bind(fd, (struct sockaddr *)&sin, sizeof(sin)) :
-				bind(fd, (struct sockaddr *)&sin6, sizeof(sin6));
+	r = family == AF_INET ? bind(fd, (struct sockaddr *)&sin, sizeof(sin))
+			      : bind(fd, (struct sockaddr *)&sin6, sizeof(sin6));
 	r = r < 0 ? -errno : 0;
 	close(fd);
 	return r;

@@ -67,7 +67,8 @@ static void expect_nothing(struct events *events, int ms)
 static void send_raw(struct sockrig *rig, const struct dmm_event *ev, void *packet, size_t len)
 {
 	bool v4 = ev->family == DMM_FAMILY_V4;
-	dmm_autoclose int fd = socket(v4 ? AF_INET : AF_INET6, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
+	dmm_autoclose int fd =
+		socket(v4 ? AF_INET : AF_INET6, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
 	struct sockaddr_in6 sin6 = { .sin6_family = AF_INET6 };
 	struct sockaddr_in sin = { .sin_family = AF_INET };
 	int mark = rig->env.config.inject_mark;
@@ -175,7 +176,7 @@ static void syn_is_held_and_told(void **state)
 	for (i = 0; i < DMM_ARRAY_SIZE(families); i++) {
 		uint64_t before = bpfenv_counter(&rig->env, DMM_REASON_SYN_HELD);
 		int fd = start(i);
-		struct dmm_event *ev = expect_event(&events, DMM_EVENT_SYN, 500);
+		struct dmm_event *ev = expect_event(&events, DMM_EVENT_SYN, 5000);
 		struct dmm_sock st;
 
 		assert_int_equal(ev->family, families[i].wire);
@@ -200,7 +201,7 @@ static void syn_is_held_and_told(void **state)
 		assert_true(rig->page->port[ntohs(ev->local_port) - RIG_FIRST_PORT] >
 			    DMM_PORT_USED);
 		close(fd);
-		expect_event(&events, DMM_EVENT_CLOSED, 500);
+		expect_event(&events, DMM_EVENT_CLOSED, 5000);
 	}
 	ring_buffer__free(events.ring);
 }
@@ -216,9 +217,9 @@ static void injected_syn_connects(void **state)
 	for (i = 0; i < DMM_ARRAY_SIZE(families); i++) {
 		int fd = start(i), peer;
 
-		inject(rig, expect_event(&events, DMM_EVENT_SYN, 500));
+		inject(rig, expect_event(&events, DMM_EVENT_SYN, 5000));
 		peer = sockrig_accept(rig->relay[families[i].wire]);
-		assert_int_equal(sockrig_outcome(fd, 500), 0);
+		assert_int_equal(sockrig_outcome(fd, 5000), 0);
 		sockrig_assert_peer(fd, families[i].far, RIG_PORT_STACK);
 		sockrig_assert_name(fd, families[i].own, RIG_FIRST_PORT, RIG_LAST_PORT);
 		assert_int_equal(write(fd, "x", 1), 1);
@@ -240,11 +241,11 @@ static void refusal_is_connection_refused(void **state)
 	for (i = 0; i < DMM_ARRAY_SIZE(families); i++) {
 		int fd = start(i);
 
-		refuse(rig, expect_event(&events, DMM_EVENT_SYN, 500));
-		assert_int_equal(sockrig_outcome(fd, 500), ECONNREFUSED);
+		refuse(rig, expect_event(&events, DMM_EVENT_SYN, 5000));
+		assert_int_equal(sockrig_outcome(fd, 5000), ECONNREFUSED);
 		close(fd);
 		/* it ended while held: the instance hears of it as well */
-		expect_event(&events, DMM_EVENT_CLOSED, 500);
+		expect_event(&events, DMM_EVENT_CLOSED, 5000);
 	}
 	ring_buffer__free(events.ring);
 }
@@ -258,10 +259,10 @@ static void closing_while_held_is_told(void **state)
 	open_events(rig, &events);
 	for (i = 0; i < DMM_ARRAY_SIZE(families); i++) {
 		int fd = start(i);
-		struct dmm_event syn = *expect_event(&events, DMM_EVENT_SYN, 500), *ev;
+		struct dmm_event syn = *expect_event(&events, DMM_EVENT_SYN, 5000), *ev;
 
 		close(fd);
-		ev = expect_event(&events, DMM_EVENT_CLOSED, 500);
+		ev = expect_event(&events, DMM_EVENT_CLOSED, 5000);
 		assert_int_equal(ev->cookie, syn.cookie);
 		assert_int_equal(ev->family, syn.family);
 		assert_memory_equal(ev->app, syn.app, 16);
@@ -286,9 +287,9 @@ static void disconnecting_while_held_is_told(void **state)
 
 	open_events(rig, &events);
 	fd = start(0);
-	syn = *expect_event(&events, DMM_EVENT_SYN, 500);
+	syn = *expect_event(&events, DMM_EVENT_SYN, 5000);
 	assert_int_equal(connect(fd, &none, sizeof(none)), 0);
-	ev = expect_event(&events, DMM_EVENT_CLOSED, 500);
+	ev = expect_event(&events, DMM_EVENT_CLOSED, 5000);
 	assert_int_equal(ev->cookie, syn.cookie);
 	assert_int_equal(ev->app_port, syn.app_port);
 	assert_memory_equal(ev->app, syn.app, 16);
@@ -333,13 +334,13 @@ static void a_vanished_listener_refuses(void **state)
 	for (i = 0; i < 2; i++) {
 		int fd = start(i);
 
-		expect_event(&events, DMM_EVENT_SYN, 500);
+		expect_event(&events, DMM_EVENT_SYN, 5000);
 		close(rig->relay[families[i].wire]);
 		rig->relay[families[i].wire] = -1;
 		assert_int_equal(sockrig_outcome(fd, 5000), ECONNREFUSED);
 		close(fd);
 		sockrig_relisten(rig, families[i].wire, true);
-		expect_event(&events, DMM_EVENT_CLOSED, 500);
+		expect_event(&events, DMM_EVENT_CLOSED, 5000);
 	}
 	ring_buffer__free(events.ring);
 }
@@ -354,7 +355,7 @@ static void a_foreign_listener_gets_nothing(void **state)
 
 	open_events(rig, &events);
 	fd = start(0);
-	expect_event(&events, DMM_EVENT_SYN, 500);
+	expect_event(&events, DMM_EVENT_SYN, 5000);
 	sockrig_relisten(rig, DMM_FAMILY_V4, false);
 	p = (struct pollfd){ .fd = rig->relay[DMM_FAMILY_V4], .events = POLLIN };
 	assert_int_equal(poll(&p, 1, 1500), 0);
@@ -375,7 +376,7 @@ static void ip_options_are_held_too(void **state)
 	open_events(rig, &events);
 	assert_int_equal(setsockopt(fd, IPPROTO_IP, IP_OPTIONS, nops, sizeof(nops)), 0);
 	assert_int_equal(sockrig_connect(fd, RIG_FAR4, RIG_PORT_STACK), 0);
-	ev = expect_event(&events, DMM_EVENT_SYN, 500);
+	ev = expect_event(&events, DMM_EVENT_SYN, 5000);
 	assert_int_equal(ev->packet[0], 0x46);
 	assert_int_equal(tcp_of(ev)->source, ev->app_port);
 	inject(rig, ev);

@@ -30,7 +30,7 @@ static struct leg open_leg(struct sockrig *rig, int family, int protocol, const 
 
 	assert_int_equal(sockrig_connect(leg.fd, addr, RIG_PORT_STACK), 0);
 	leg.peer = sockrig_accept(rig->relay[wire]);
-	assert_int_equal(sockrig_outcome(leg.fd, 1000), 0);
+	assert_int_equal(sockrig_outcome(leg.fd, 5000), 0);
 	return leg;
 }
 
@@ -95,7 +95,7 @@ static void names_outlive_the_connection(void **state)
 
 	/* half-closed by the peer */
 	assert_int_equal(shutdown(leg.peer, SHUT_WR), 0);
-	assert_int_equal(poll(&p, 1, 1000), 1);
+	assert_int_equal(poll(&p, 1, 5000), 1);
 	assert_int_equal(read(leg.fd, &byte, 1), 0);
 	assert_truthful(leg.fd, RIG_FAR4, RIG_OWN4);
 	/* reset: the kernel has no peer any more, but still the local name */
@@ -103,7 +103,7 @@ static void names_outlive_the_connection(void **state)
 	setsockopt(leg.peer, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
 	close(leg.peer);
 	p.events = POLLERR;
-	assert_int_equal(poll(&p, 1, 1000), 1);
+	assert_int_equal(poll(&p, 1, 5000), 1);
 	sockrig_assert_name(leg.fd, RIG_OWN4, RIG_FIRST_PORT, RIG_LAST_PORT);
 	close(leg.fd);
 }

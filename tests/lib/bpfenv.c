@@ -32,14 +32,15 @@
 #define INJECT_MARK 0x644d4d31u
 #define STALE_MS    2000u
 
-static int share_maps(const struct bpf_object *from, struct bpf_object *to)
+int bpfenv_share(const struct bpfenv *env, struct bpf_object *obj)
 {
-	struct bpf_map *map, *theirs;
+	struct bpf_map *map, *ours;
 
-	bpf_object__for_each_map(map, to) {
-		theirs = bpf_object__find_map_by_name(from, bpf_map__name(map));
-		if (theirs && bpf_map__fd(theirs) >= 0 && !bpf_map__is_internal(map) &&
-		    bpf_map__reuse_fd(map, bpf_map__fd(theirs)) < 0)
+	bpf_object__for_each_map(map, obj)
+	{
+		ours = bpf_object__find_map_by_name(env->sock->obj, bpf_map__name(map));
+		if (ours && !bpf_map__is_internal(map) &&
+		    bpf_map__reuse_fd(map, bpf_map__fd(ours)) < 0)
 			return -1;
 	}
 	return 0;
@@ -52,8 +53,7 @@ static int load(struct bpfenv *env)
 	env->steer = steer_bpf__open();
 	if (!env->sock || !env->relay || !env->steer)
 		return -1;
-	if (share_maps(env->sock->obj, env->relay->obj) < 0 ||
-	    share_maps(env->sock->obj, env->steer->obj) < 0)
+	if (bpfenv_share(env, env->relay->obj) < 0 || bpfenv_share(env, env->steer->obj) < 0)
 		return -1;
 	return relay_bpf__load(env->relay) < 0 || steer_bpf__load(env->steer) < 0 ? -1 : 0;
 }
@@ -250,8 +250,11 @@ int bpfenv_make_ring(const struct bpfenv *env, uint32_t id)
 
 void bpfenv_beat(struct dmm_inst_shared *page, uint64_t age_ms)
 {
+	uint64_t now = dmm_clock_ns(CLOCK_MONOTONIC_COARSE);
+
+	/* however slow the machine is: a heartbeat of the future does not age */
 	*(volatile __u64 *)&page->beat_ns =
-		dmm_clock_ns(CLOCK_MONOTONIC_COARSE) - age_ms * DMM_NS_PER_MS;
+		age_ms ? now - age_ms * DMM_NS_PER_MS : now + 3600 * DMM_NS_PER_SEC;
 }
 
 static int make_table(const void *blocks, uint32_t n)
@@ -280,8 +283,8 @@ void bpfenv_install(const struct bpfenv *env, uint32_t slot, const struct dmm_ta
 		keys[t] = slot * DMM_NUM_TABLES + t;
 		fds[t] = make_table(tables->blocks[t], tables->n_blocks[t]);
 	}
-	assert_int_equal(
-		bpf_map_update_batch(bpfenv_map(env, "dmm_tables"), keys, fds, &n, &opts), 0);
+	assert_int_equal(bpf_map_update_batch(bpfenv_map(env, "dmm_tables"), keys, fds, &n, &opts),
+			 0);
 	for (t = 0; t < DMM_NUM_TABLES; t++)
 		close(fds[t]);
 }

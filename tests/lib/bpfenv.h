@@ -12,6 +12,7 @@
 
 #include "policy/compile.h"
 
+struct bpf_object;
 struct sock_bpf;
 struct relay_bpf;
 struct steer_bpf;
@@ -26,6 +27,9 @@ struct bpfenv {
 /* @env must be zeroed. A setup function calls it: it returns 0 or -1 and says why on stderr. */
 int bpfenv_open(struct bpfenv *env);
 void bpfenv_close(struct bpfenv *env);
+
+/* Makes an object of the test's own, opened and not loaded yet, use the same maps. */
+int bpfenv_share(const struct bpfenv *env, struct bpf_object *obj);
 
 /* Runs @run in a child of its own, so that what the kernel drops with a process is dropped however
  * the test ends, then @clean (may be NULL). SIGTERM reaches the child. Its exit status. */
@@ -48,7 +52,7 @@ void bpfenv_set_instance(const struct bpfenv *env, uint32_t id, const struct dmm
 struct dmm_inst_shared *bpfenv_make_shared(const struct bpfenv *env, uint32_t id);
 /* A fresh ring for the slot: the map's descriptor, the caller's. */
 int bpfenv_make_ring(const struct bpfenv *env, uint32_t id);
-void bpfenv_beat(struct dmm_inst_shared *page, uint64_t age_ms); /* age 0: now */
+void bpfenv_beat(struct dmm_inst_shared *page, uint64_t age_ms); /* age 0: never stale */
 
 /* Fills the slot; bpfenv_go_live() then makes it the one that decides. */
 void bpfenv_install(const struct bpfenv *env, uint32_t slot, const struct dmm_tables *tables);

@@ -70,7 +70,8 @@ void pkt_ipv4(struct pkt *p, const char *source, const char *dest, size_t option
 	ip->ttl = 64;
 	ip->frag_off = htons(frag);
 	memset(ip + 1, 1, options);
-	if (inet_pton(AF_INET, source, &ip->saddr) != 1 || inet_pton(AF_INET, dest, &ip->daddr) != 1)
+	if (inet_pton(AF_INET, source, &ip->saddr) != 1 ||
+	    inet_pton(AF_INET, dest, &ip->daddr) != 1)
 		abort();
 	p->next = &ip->protocol;
 }

@@ -144,8 +144,8 @@ static void make_roots(struct dmm_roots_block *roots, bool child_known)
 	for (c = 0; c <= RIG_CHILD_CLASS; c++)
 		for (i = 0; i < DMM_ROOTS_PER_CLASS; i++)
 			roots->ref[c * DMM_ROOTS_PER_CLASS + i] =
-				c == RIG_CHILD_CLASS && !child_known ? DMM_REF_NONE :
-								       (DMM_REF_LEAF | c * 8);
+				c == RIG_CHILD_CLASS && !child_known ? DMM_REF_NONE
+								     : (DMM_REF_LEAF | c * 8);
 }
 
 void sockrig_next_generation(struct sockrig *rig, bool child_known)
@@ -241,7 +241,7 @@ int sockrig_accept(int listener)
 	struct pollfd p = { .fd = listener, .events = POLLIN };
 	int fd;
 
-	if (poll(&p, 1, 1000) != 1)
+	if (poll(&p, 1, 5000) != 1)
 		fail_msg("nobody connected");
 	fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 	assert_true(fd >= 0);
@@ -267,9 +267,8 @@ static int attach_all(struct sockrig *rig)
 	dmm_autoclose int fd = open(top, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct bpf_program *prog;
 
-	bpf_object__for_each_program(prog, rig->env.sock->obj)
-		if (attach(rig, prog, fd) < 0)
-			return -1;
+	bpf_object__for_each_program(prog,
+				     rig->env.sock->obj) if (attach(rig, prog, fd) < 0) return -1;
 	return attach(rig, rig->env.relay->progs.dmm_sockops, fd);
 }
 

@@ -83,5 +83,5 @@ void sockrig_assert_peer(int fd, const char *addr, uint16_t port);
 void sockrig_assert_name(int fd, const char *addr, uint16_t first, uint16_t last);
 /* How many wire ports are not free. */
 unsigned int sockrig_claims(const struct sockrig *rig);
-/* Takes a connection from a listener within a second. */
+/* Takes a connection from a listener, within seconds. */
 int sockrig_accept(int listener);

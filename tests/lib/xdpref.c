@@ -89,7 +89,8 @@ static enum dmm_reason network6(const uint8_t *b, size_t len, size_t at, struct 
 	return PARSED;
 }
 
-static enum dmm_reason network(const uint8_t *b, size_t len, size_t at, bool v6, struct network *ret)
+static enum dmm_reason network(const uint8_t *b, size_t len, size_t at, bool v6,
+			       struct network *ret)
 {
 	return v6 ? network6(b, len, at, ret) : network4(b, len, at, ret);
 }

@@ -84,7 +84,7 @@ def a_clean_end_of_a_killed_instance_is_found(w):
 @test
 def a_policy_that_is_deleted_first_is_found(w):
     finds("net-swap-emptied-slot.patch", "test_swap.py", "no_connect_sees_half_a_policy",
-          r"AssertionError")
+          r"met no policy|no rule decided|decided a connect")
 
 
 if __name__ == "__main__":

@@ -59,6 +59,7 @@ def connect_until(addr, stop):
 @test
 def no_connect_sees_half_a_policy(w):
     stop = os.path.join(w.dir, "stop")
+    without = w.reasons()["no-policy"]
     loads = [w.start(connect_until, w.server4, stop, cgroup="/fast") for _ in range(2)]
     start = time.monotonic()
     for i in range(SWAPS):
@@ -70,6 +71,8 @@ def no_connect_sees_half_a_policy(w):
     done = [d for load in loads for d in load.result(120)]
     print(f"# {SWAPS} swaps in {seconds:.2f} s, {len(done)} connects")
     assert len(done) > SWAPS, "not enough load to see anything"
+    without = w.reasons()["no-policy"] - without
+    assert not without, f"{without} connects met no policy at all"
     seen = set()
     judged = 0
     for local, remote in done:
@@ -78,6 +81,7 @@ def no_connect_sees_half_a_policy(w):
         if not flow:
             continue
         judged += 1
+        assert flow["rule"], f"no rule decided: {flow}"
         kind, _, port = flow["rule"].partition("-")
         assert int(port) == remote, f"rule {flow['rule']} decided a connect to {remote}"
         assert (kind == "stack") == w.is_steered(local), f"{flow}"

@@ -21,13 +21,15 @@
 
 #include <bpf/libbpf.h>
 
+#include "base/clock.h"
 #include "base/util.h"
 
-#define LOG_LINES 14
+#define LOG_LINES    14
 #define TEST_SECONDS 100
 
 static unsigned int results;
-static char said[1 << 16]; /* by libbpf about the program at hand: its end tells why it was refused */
+static char
+	said[1 << 16]; /* by libbpf about the program at hand: its end tells why it was refused */
 static size_t said_len;
 
 __attribute__((format(printf, 2, 0))) static int keep(enum libbpf_print_level level,
@@ -101,7 +103,8 @@ static void load_each_program(const char *path)
 		result(false, path, "opens");
 		return;
 	}
-	bpf_object__for_each_program(prog, obj) {
+	bpf_object__for_each_program(prog, obj)
+	{
 		const char *name = bpf_program__name(prog);
 		bool good = loads(path, name);
 
@@ -130,12 +133,11 @@ static void load_objects(void)
 
 static void run_test(const char *path)
 {
-	static char *const env[] = { "CMOCKA_MESSAGE_OUTPUT=TAP", "PATH=/bin", NULL };
+	static char *const env[] = { "CMOCKA_MESSAGE_OUTPUT=TAP", "TRIALS=20000", NULL };
 	char *argv[] = { (char *)path, NULL };
 	int status = 0;
 	pid_t pid;
 
-	printf("# %s\n", path);
 	fflush(stdout);
 	pid = fork();
 	if (pid == 0) {
@@ -147,6 +149,7 @@ static void run_test(const char *path)
 	waitpid(pid, &status, 0);
 	while (waitpid(-1, NULL, WNOHANG) > 0)
 		;
+	printf("# %s ended %.1f s after the start\n", path, dmm_now_ns() / 1e9);
 	result(WIFEXITED(status) && WEXITSTATUS(status) == 0, path, "ends well");
 }
 
@@ -184,9 +187,8 @@ static void make_mounts(void)
 	static const struct {
 		const char *type, *where;
 	} mounts[] = {
-		{ "devtmpfs", "/dev" },		  { "proc", "/proc" },
-		{ "sysfs", "/sys" },		  { "cgroup2", "/sys/fs/cgroup" },
-		{ "bpf", "/sys/fs/bpf" },	  { "tmpfs", "/tmp" },
+		{ "devtmpfs", "/dev" },		 { "proc", "/proc" },	   { "sysfs", "/sys" },
+		{ "cgroup2", "/sys/fs/cgroup" }, { "bpf", "/sys/fs/bpf" }, { "tmpfs", "/tmp" },
 	};
 	size_t i;
 
@@ -211,6 +213,7 @@ int main(void)
 	printf("DMM-GUEST %s\n", kernel.release);
 	load_modules();
 	load_objects();
+	printf("# objects loaded %.1f s after the start\n", dmm_now_ns() / 1e9);
 	run_tests();
 	printf("1..%u\nDMM-GUEST-END\n", results);
 	fflush(stdout);

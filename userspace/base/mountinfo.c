@@ -20,7 +20,8 @@ static int unescape(const char *from, size_t len, char *ret, size_t size)
 		char c = from[i];
 
 		if (c == '\\' && i + 3 < len) {
-			c = (from[i + 1] - '0') << 6 | (from[i + 2] - '0') << 3 | (from[i + 3] - '0');
+			c = (from[i + 1] - '0') << 6 | (from[i + 2] - '0') << 3 |
+			    (from[i + 3] - '0');
 			i += 3;
 		}
 		if (n + 1 >= size)

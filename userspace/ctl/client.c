@@ -124,8 +124,7 @@ static int exchange(int fd, struct json_object *request, uint64_t deadline,
 }
 
 int dmm_ctl_call(const char *socket_path, const char *verb, struct json_object *args,
-		 int timeout_ms, struct json_object **ret_result,
-		 struct json_object **reterr_error)
+		 int timeout_ms, struct json_object **ret_result, struct json_object **reterr_error)
 {
 	uint64_t deadline = timeout_ms < 0 ? 0 : dmm_now_ns() + timeout_ms * DMM_NS_PER_MS;
 	struct json_object *request;

@@ -15,7 +15,7 @@
 #include <json-c/json.h>
 #include <stddef.h>
 
-#define DMM_CTL_LINE_MAX (80u << 20)
+#define DMM_CTL_LINE_MAX	      (80u << 20)
 #define DMM_CTL_LINE_MAX_UNPRIVILEGED (64u << 10)
 
 /* Client side: sends one request, waits for its answer (@timeout_ms, -1: for ever). @args is

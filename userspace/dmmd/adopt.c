@@ -116,8 +116,8 @@ static int adopt_stack(struct dmmd *d, const struct dmmd_stack_record *record, b
 	inst->removed = record->removed;
 	inst->zerocopy = record->zerocopy;
 	inst->held = record->stopped;
-	r = same_boot ? dmmd_inst_adopt(inst, record->pid, record->start_time, record->draining) :
-			-ESRCH;
+	r = same_boot ? dmmd_inst_adopt(inst, record->pid, record->start_time, record->draining)
+		      : -ESRCH;
 	if (r == 0 && half_started(d, record->slot))
 		dmmd_inst_end(inst, record->removed ? DMMD_AFTER_FREE : DMMD_AFTER_RESTART,
 			      "was not ready when dmmd ended");
@@ -144,7 +144,8 @@ static void dismiss(struct dmmd *d, uint32_t slot, const struct dmm_instance *in
 		    inst->name);
 	if (snprintf(path, sizeof(path), "%s/instances/%.*s.sock", d->options.run_dir,
 		     (int)sizeof(inst->name), inst->name) < (int)sizeof(path) &&
-	    !strchr(inst->name, '/') && dmm_unix_connect(path, SOCK_SEQPACKET | SOCK_NONBLOCK, &fd) == 0)
+	    !strchr(inst->name, '/') &&
+	    dmm_unix_connect(path, SOCK_SEQPACKET | SOCK_NONBLOCK, &fd) == 0)
 		send(fd, &stop, sizeof(stop), MSG_NOSIGNAL);
 	dmm_steer_inst_state(d->steer, slot, DMM_INST_DEAD, 0);
 	dmm_steer_inst_state(d->steer, slot, DMM_INST_FREE, 0);
@@ -168,9 +169,10 @@ static int load(struct dmmd *d)
 	dmmd_state_init(&d->state);
 	r = dmmd_state_load(d->options.state_dir, &d->state);
 	if (r == -EBADMSG) {
-		dmm_warning("%s/state.json is damaged: set aside as state.json.bad, starting with the "
-			    "pins alone",
-			    d->options.state_dir);
+		dmm_warning(
+			"%s/state.json is damaged: set aside as state.json.bad, starting with the "
+			"pins alone",
+			d->options.state_dir);
 		r = dmmd_state_set_aside(d->options.state_dir);
 	}
 	if (r < 0 && r != -ENOENT)

@@ -31,8 +31,8 @@ struct client {
 	struct dmm_ctl_frame in;
 	char *out;
 	size_t out_len, out_sent;
-	bool busy;    /* a verb will answer */
-	bool ending;  /* closed once all is sent: EOF, or it broke the rules */
+	bool busy;	   /* a verb will answer */
+	bool ending;	   /* closed once all is sent: EOF, or it broke the rules */
 	uint64_t moved_at; /* last byte in or out */
 };
 
@@ -235,7 +235,8 @@ static void client_ready(struct dmmd_source *source, uint32_t events)
 	}
 	if (client->out && !send_some(client))
 		return;
-	if (!client->out && (events & (EPOLLIN | EPOLLHUP)) && !client->ending && !read_some(client))
+	if (!client->out && (events & (EPOLLIN | EPOLLHUP)) && !client->ending &&
+	    !read_some(client))
 		return;
 	work(client);
 }
@@ -285,8 +286,8 @@ static void add_client(struct dmmd_control *control, int fd)
 		free(client);
 		return;
 	}
-	dmm_ctl_frame_init(&client->in, client->peer.uid == 0 ? DMM_CTL_LINE_MAX :
-								DMM_CTL_LINE_MAX_UNPRIVILEGED);
+	dmm_ctl_frame_init(&client->in, client->peer.uid == 0 ? DMM_CTL_LINE_MAX
+							      : DMM_CTL_LINE_MAX_UNPRIVILEGED);
 	*place = client;
 }
 

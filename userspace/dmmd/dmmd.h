@@ -34,15 +34,15 @@ struct dmmd {
 	struct dmmd_state state;
 	struct dmmd_live live;
 	struct dmmd_cgroups cgroups;
-	struct dmmd_inst *inst[DMM_MAX_INSTANCES]; /* by slot; NULL: free */
-	struct dmmd_job *job;			   /* the apply that is under way */
+	struct dmmd_inst *inst[DMM_MAX_INSTANCES];		/* by slot; NULL: free */
+	struct dmmd_job *job;					/* the apply that is under way */
 	struct dmm_port_range pending_ports[DMM_MAX_INSTANCES]; /* of the stacks it will start */
 	unsigned int n_pending_ports;
 	struct dmmd_control *control;
 
 	struct dmmd_source signals;
 	struct dmmd_timer tick;
-	uint64_t started_at;  /* CLOCK_REALTIME */
+	uint64_t started_at; /* CLOCK_REALTIME */
 	uint64_t started_mono;
 	bool adopted;  /* d->state and what runs agree: it may be saved */
 	bool notified; /* READY=1 */

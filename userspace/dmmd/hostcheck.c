@@ -10,9 +10,9 @@
 #include "dmmd/dmmd.h"
 #include "dmmd/iface.h"
 
-#define ERROR(found, code, place, hint, ...)                                                      \
+#define ERROR(found, code, place, hint, ...)                                                       \
 	dmm_findings_add(found, DMM_SEVERITY_ERROR, DMMD_CODE_##code, place, hint, __VA_ARGS__)
-#define WARN(found, code, place, hint, ...)                                                       \
+#define WARN(found, code, place, hint, ...)                                                        \
 	dmm_findings_add(found, DMM_SEVERITY_WARNING, DMMD_CODE_##code, place, hint, __VA_ARGS__)
 
 static struct dmm_place interface_place(const struct dmm_policy *policy, const char *name)

@@ -30,8 +30,9 @@ static void begin(struct dmmd_inst *inst);
 const char *dmmd_life_word(enum dmmd_life life)
 {
 	static const char *const words[] = {
-		[DMMD_STOPPED] = "stopped",   [DMMD_STARTING] = "starting", [DMMD_READY] = "ready",
-		[DMMD_DRAINING] = "draining", [DMMD_DEAD] = "restarting",   [DMMD_FAILED] = "failed",
+		[DMMD_STOPPED] = "stopped", [DMMD_STARTING] = "starting",
+		[DMMD_READY] = "ready",	    [DMMD_DRAINING] = "draining",
+		[DMMD_DEAD] = "restarting", [DMMD_FAILED] = "failed",
 		[DMMD_ENDING] = "ending",
 	};
 
@@ -130,8 +131,7 @@ static void channel_ready(struct dmmd_source *source, uint32_t events)
 	if (in.msg.kind == DMM_MSG_READY)
 		became_ready(inst);
 	else if (in.msg.kind == DMM_MSG_FAILED)
-		copy_printable(inst->said, sizeof(inst->said), in.body.text,
-			       n - sizeof(in.msg));
+		copy_printable(inst->said, sizeof(inst->said), in.body.text, n - sizeof(in.msg));
 }
 
 void dmmd_inst_shared(struct dmmd_inst *inst, struct dmm_inst_shared *ret)

@@ -43,11 +43,11 @@ struct dmmd_inst {
 	uint32_t slot, incarnation;
 	enum dmmd_life life;
 	enum dmmd_after after;
-	struct dmmd_spec next; /* for DMMD_AFTER_START */
+	struct dmmd_spec next;	 /* for DMMD_AFTER_START */
 	struct dmmd_iface iface; /* as it was at the last start */
-	bool held;	/* stopped by hand: a new dmmd leaves it so */
-	bool removed;	/* its stack is no longer in the policy: freed when it ends */
-	bool attached;	/* XDP is on the interface for it */
+	bool held;		 /* stopped by hand: a new dmmd leaves it so */
+	bool removed;		 /* its stack is no longer in the policy: freed when it ends */
+	bool attached;		 /* XDP is on the interface for it */
 	struct dmm_xdp_got got;
 	bool zerocopy;
 

@@ -44,16 +44,16 @@ static const struct stage {
 	int (*init)(struct dmmd *d);
 	void (*exit)(struct dmmd *d);
 } stages[] = {
-	{ "log", log_init, NULL },			      /* the others report through it */
-	{ "privilege", privilege_init, NULL },		      /* better told by name than by EACCES */
-	{ "netns", dmmd_netns_enter, NULL },		      /* all that follows happens there */
-	{ "options", options_init, options_exit },	      /* defaults that the machine knows */
-	{ "directories", dmmd_dirs_init, dmmd_dirs_exit },    /* one dmmd per set of them */
-	{ "steering", dmmd_steer_init, dmmd_steer_exit },     /* loads or adopts the programs */
+	{ "log", log_init, NULL },			   /* the others report through it */
+	{ "privilege", privilege_init, NULL },		   /* better told by name than by EACCES */
+	{ "netns", dmmd_netns_enter, NULL },		   /* all that follows happens there */
+	{ "options", options_init, options_exit },	   /* defaults that the machine knows */
+	{ "directories", dmmd_dirs_init, dmmd_dirs_exit }, /* one dmmd per set of them */
+	{ "steering", dmmd_steer_init, dmmd_steer_exit },  /* loads or adopts the programs */
 	{ "events", dmmd_events_init, dmmd_events_exit },
 	{ "instances", dmmd_instances_init, dmmd_instances_exit }, /* adopts them */
 	{ "control", dmmd_control_init, dmmd_control_exit },
-	{ "policy", dmmd_policy_init, NULL },		      /* last: packets move from here on */
+	{ "policy", dmmd_policy_init, NULL }, /* last: packets move from here on */
 };
 
 int main(int argc, char **argv)

@@ -27,8 +27,8 @@ struct option_spec {
 #define FIELD(name) offsetof(struct dmmd_options, name)
 
 static const struct option_spec specs[] = {
-	{ "policy", 0, "FILE", "apply this policy at start and on SIGHUP (else: the last good one)", TEXT,
-	  FIELD(policy) },
+	{ "policy", 0, "FILE", "apply this policy at start and on SIGHUP (else: the last good one)",
+	  TEXT, FIELD(policy) },
 	{ "run-dir", 0, "DIR", "control socket and lock (/run/dmm)", TEXT, FIELD(run_dir) },
 	{ "state-dir", 0, "DIR", "what outlives a restart (/var/lib/dmm)", TEXT, FIELD(state_dir) },
 	{ "bpffs", 0, "DIR", "pinned programs and maps (/sys/fs/bpf/dmm)", TEXT, FIELD(bpffs) },
@@ -41,7 +41,8 @@ static const struct option_spec specs[] = {
 	{ "stacks-dir", 0, "DIR", "where the stack plug-ins are", TEXT, FIELD(stacks_dir) },
 	{ "dead-after", 0, "SECONDS", "an instance without heartbeat for so long is killed (10)",
 	  SECONDS, FIELD(dead_after_ms) },
-	{ "log-level", 0, "LEVEL", "error, warning, info or debug (info)", LEVEL, FIELD(log_level) },
+	{ "log-level", 0, "LEVEL", "error, warning, info or debug (info)", LEVEL,
+	  FIELD(log_level) },
 	{ "foreground", 0, NULL, "the only way it runs; accepted for unit files", IGNORED, 0 },
 	{ "version", 'V', NULL, "print the version", VERSION, 0 },
 	{ "help", 'h', NULL, "print this", HELP, 0 },
@@ -49,8 +50,9 @@ static const struct option_spec specs[] = {
 
 void dmmd_options_help(FILE *out)
 {
-	fprintf(out, "Usage: dmmd [OPTION...]\nLets policies decide which network stack carries which "
-		     "flow.\n\n");
+	fprintf(out,
+		"Usage: dmmd [OPTION...]\nLets policies decide which network stack carries which "
+		"flow.\n\n");
 	for (size_t i = 0; i < DMM_ARRAY_SIZE(specs); i++) {
 		const struct option_spec *s = &specs[i];
 		char left[48];
@@ -60,8 +62,9 @@ void dmmd_options_help(FILE *out)
 			 s->arg ? " " : "", s->arg ? s->arg : "");
 		fprintf(out, "  %-28s %s\n", left, s->help);
 	}
-	fprintf(out, "\nStopping dmmd (SIGTERM) leaves steering and instances running; the next one adopts "
-		     "them.\n`dmmctl teardown` switches everything off.\n");
+	fprintf(out,
+		"\nStopping dmmd (SIGTERM) leaves steering and instances running; the next one adopts "
+		"them.\n`dmmctl teardown` switches everything off.\n");
 }
 
 static int usage(const char *format, const char *what)
@@ -261,7 +264,8 @@ static int complete_ids(struct dmmd_options *options)
 	if (!user && !options->user)
 		user = getpwnam("nobody");
 	if (!user) {
-		dmm_error("no user '%s' for the instances", options->user ? options->user : "nobody");
+		dmm_error("no user '%s' for the instances",
+			  options->user ? options->user : "nobody");
 		return -ENOENT;
 	}
 	options->uid = user->pw_uid;

@@ -16,9 +16,9 @@ static enum dmmd_step_kind kind_of(const struct dmmd_inst *inst, const struct dm
 	if (!inst)
 		return DMMD_STEP_START;
 	if (!inst->pid && inst->life == DMMD_STOPPED)
-		return restore && inst->held && dmmd_spec_same(&inst->spec, wanted) ?
-			       DMMD_STEP_KEEP :
-			       DMMD_STEP_START;
+		return restore && inst->held && dmmd_spec_same(&inst->spec, wanted)
+			       ? DMMD_STEP_KEEP
+			       : DMMD_STEP_START;
 	if (inst->life == DMMD_DRAINING || inst->life == DMMD_ENDING ||
 	    !dmmd_spec_same(&inst->spec, wanted))
 		return DMMD_STEP_CHANGE;
@@ -73,8 +73,8 @@ static void add_removed(struct dmmd *d, struct dmmd_plan *plan)
 		if (!inst || dmmd_plan_find(plan, inst->spec.name))
 			continue;
 		plan->steps[plan->n++] = (struct dmmd_step){
-			.kind = interface_wanted(plan, inst->spec.interface) ? DMMD_STEP_REPLACE :
-									       DMMD_STEP_DRAIN,
+			.kind = interface_wanted(plan, inst->spec.interface) ? DMMD_STEP_REPLACE
+									     : DMMD_STEP_DRAIN,
 			.spec = inst->spec,
 			.old = inst->spec,
 			.slot = i,
@@ -155,11 +155,11 @@ static int choose_ports(struct dmmd_plan *plan, const struct dmmd_ports *taken,
 		if (!has_ports(&plan->steps[i]))
 			wanting[n++] = &plan->steps[i];
 	if (dmmd_ports_choose(taken, n, ranges) < 0)
-		return dmm_findings_add(
-			found, DMM_SEVERITY_ERROR, DMMD_CODE_NO_PORTS, wanting[0]->place,
-			"give the stacks localPorts, e.g. localPorts: 10000-15999",
-			"stack '%s': no free port range within %u-%u", wanting[0]->spec.name,
-			DMMD_PORTS_FIRST, DMMD_PORTS_LAST);
+		return dmm_findings_add(found, DMM_SEVERITY_ERROR, DMMD_CODE_NO_PORTS,
+					wanting[0]->place,
+					"give the stacks localPorts, e.g. localPorts: 10000-15999",
+					"stack '%s': no free port range within %u-%u",
+					wanting[0]->spec.name, DMMD_PORTS_FIRST, DMMD_PORTS_LAST);
 	for (unsigned int i = 0; i < n; i++)
 		wanting[i]->spec.ports = ranges[i];
 	return 0;
@@ -227,15 +227,15 @@ void dmmd_step_describe(const struct dmmd_step *step, char *ret, size_t size)
 			 spec->interface, spec->ports.first, spec->ports.last);
 		break;
 	case DMMD_STEP_CHANGE:
-		snprintf(ret, size, "stack %s: changed, restarted; its flows are reset", spec->name);
+		snprintf(ret, size, "stack %s: changed, restarted; its flows are reset",
+			 spec->name);
 		break;
 	case DMMD_STEP_DRAIN:
 		snprintf(ret, size, "stack %s: removed, ends after its last flow", spec->name);
 		break;
 	case DMMD_STEP_REPLACE:
-		snprintf(ret, size,
-			 "stack %s: removed, another takes %s; its flows are reset", spec->name,
-			 spec->interface);
+		snprintf(ret, size, "stack %s: removed, another takes %s; its flows are reset",
+			 spec->name, spec->interface);
 		break;
 	}
 }

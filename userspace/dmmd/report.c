@@ -61,9 +61,9 @@ static void add_interface(struct json_object *obj, const struct dmmd_inst *inst)
 	dmm_json_set_text(obj, "interface", spec->interface);
 	dmm_json_set_u64(obj, "queues", inst->iface.queues);
 	dmm_json_set_textf(obj, "asked", "%s,%s", dmmd_mode_word(spec->mode),
-			   spec->zerocopy == DMM_ZC_AUTO    ? "auto" :
-			   spec->zerocopy == DMM_ZC_REQUIRE ? "zerocopy" :
-							      "copy");
+			   spec->zerocopy == DMM_ZC_AUTO      ? "auto"
+			   : spec->zerocopy == DMM_ZC_REQUIRE ? "zerocopy"
+							      : "copy");
 	if (inst->pid)
 		dmm_json_set_textf(obj, "got", "%s,%s", inst->got.native ? "native" : "generic",
 				   inst->zerocopy ? "zerocopy" : "copy");
@@ -96,9 +96,9 @@ struct json_object *dmmd_report_stack(struct dmmd_inst *inst)
 			 inst->life == DMMD_READY ? age_ms(inst->ready_at) : 0);
 	dmm_json_set_text(obj, "last_death", inst->last_death[0] ? inst->last_death : NULL);
 	dmm_json_set_u64(obj, "retry_in_ms",
-			 inst->life == DMMD_DEAD && inst->retry_at > now ?
-				 (inst->retry_at - now) / DMM_NS_PER_MS :
-				 0);
+			 inst->life == DMMD_DEAD && inst->retry_at > now
+				 ? (inst->retry_at - now) / DMM_NS_PER_MS
+				 : 0);
 	dmm_json_set_u64(obj, "beat_age_ms", inst->pid ? age_ms(shared.beat_ns) : 0);
 	add_counters(obj, &shared);
 	add_door_counters(obj, inst);

@@ -51,9 +51,8 @@ static void set_name(struct json_object *obj, const char *key, const char *name,
 	size_t n = 0;
 
 	for (; n < size && n < sizeof(text) - 1 && name[n]; n++)
-		text[n] = (unsigned char)name[n] < 0x20 || (unsigned char)name[n] >= 0x7f ?
-				  '?' :
-				  name[n];
+		text[n] = (unsigned char)name[n] < 0x20 || (unsigned char)name[n] >= 0x7f ? '?'
+											  : name[n];
 	text[n] = '\0';
 	dmm_json_set_text(obj, key, text);
 }

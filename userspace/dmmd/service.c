@@ -22,9 +22,9 @@
 #include "dmmd/inst.h"
 #include "dmmd/notify.h"
 
-#define TICK_MS	      1000
-#define FLOW_AGE_NS   (60 * DMM_NS_PER_SEC)
-#define POLICY_MAX    (64u << 20)
+#define TICK_MS	    1000
+#define FLOW_AGE_NS (60 * DMM_NS_PER_SEC)
+#define POLICY_MAX  (64u << 20)
 
 /* --- namespace and directories --- */
 
@@ -55,7 +55,8 @@ static int lock_dir(const char *dir, const char *name, mode_t mode, int *ret_fd)
 	r = dmm_file_lock(path, ret_fd);
 	if (r == -EBUSY) {
 		dmm_error("another dmmd uses %s", dir);
-		dmm_error("hint: stop it, or give this one its own --run-dir, --state-dir and --bpffs");
+		dmm_error(
+			"hint: stop it, or give this one its own --run-dir, --state-dir and --bpffs");
 		return r;
 	}
 	return r < 0 ? dmm_err(r, "%s", path) : 0;
@@ -257,10 +258,25 @@ static void watchdog(void)
 	dmmd_notify("WATCHDOG=1");
 }
 
+/* Somebody switched everything off under us: that was meant. */
+static void torn_down(struct dmmd *d)
+{
+	dmm_warning("%s has been torn down: ending, with the instances", d->options.bpffs);
+	for (unsigned int i = 0; i < DMM_MAX_INSTANCES; i++)
+		if (d->inst[i])
+			dmmd_inst_send(d->inst[i], DMM_MSG_STOP);
+	dmmd_notify("STOPPING=1");
+	d->loop.stop = true;
+}
+
 static void repair(struct dmmd *d)
 {
 	int n = dmm_steer_repair(d->steer);
 
+	if (n == -ESTALE) {
+		torn_down(d);
+		return;
+	}
 	if (n > 0)
 		dmm_warning("%d attachment%s had gone and had to be put right", n,
 			    n == 1 ? "" : "s");

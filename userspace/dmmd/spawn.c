@@ -23,8 +23,8 @@
 #define RELAY_BACKLOG 4096
 /* Of an accepted relay socket, each way; the kernel doubles it for its own overhead. With the stack's
  * buffers a flow stays below 1 MiB. */
-#define RELAY_BUFFER (128 * 1024)
-#define FLOW_MEMORY  (128 * 1024)
+#define RELAY_BUFFER	   (128 * 1024)
+#define FLOW_MEMORY	   (128 * 1024)
 #define FRAMES_FEW_QUEUES  4096
 #define FRAMES_MANY_QUEUES 2048
 
@@ -35,7 +35,7 @@ struct parcel {
 	struct dmm_handover_xsk descs[DMM_MAX_QUEUES];
 	struct dmm_handover handover;
 	uint16_t relay_port[DMM_NUM_FAMILIES]; /* network order */
-	int ours, theirs; /* socketpair */
+	int ours, theirs;		       /* socketpair */
 };
 
 static void parcel_init(struct parcel *parcel)
@@ -87,8 +87,10 @@ static int set_int(int fd, int level, int name, int value)
 static int relay_bind(int fd, int family, uint16_t *ret_port)
 {
 	struct sockaddr_in6 sin6 = { .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT };
-	struct sockaddr_in sin = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	struct sockaddr *sa = family == AF_INET ? (struct sockaddr *)&sin : (struct sockaddr *)&sin6;
+	struct sockaddr_in sin = { .sin_family = AF_INET,
+				   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr *sa = family == AF_INET ? (struct sockaddr *)&sin
+						: (struct sockaddr *)&sin6;
 	socklen_t len = family == AF_INET ? sizeof(sin) : sizeof(sin6);
 
 	if (bind(fd, sa, len) < 0 || getsockname(fd, sa, &len) < 0)
@@ -131,8 +133,8 @@ static int raw_open(int family, uint32_t mark, int *ret_fd)
 
 	if (fd < 0)
 		return -errno;
-	r = family == AF_INET ? set_int(fd, IPPROTO_IP, IP_HDRINCL, 1) :
-				set_int(fd, IPPROTO_IPV6, IPV6_HDRINCL, 1);
+	r = family == AF_INET ? set_int(fd, IPPROTO_IP, IP_HDRINCL, 1)
+			      : set_int(fd, IPPROTO_IPV6, IPV6_HDRINCL, 1);
 	if (r == 0)
 		r = set_int(fd, SOL_SOCKET, SO_MARK, (int)mark);
 	if (r == 0 && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3) < 0)
@@ -276,7 +278,8 @@ static int fill_handover(struct dmmd_inst *inst, struct parcel *parcel, char *te
 {
 	struct dmmd_options *o = &inst->d->options;
 	struct dmm_handover *h = &parcel->handover;
-	int n = snprintf(h->plugin, sizeof(h->plugin), "%s/%s.so", o->stacks_dir, inst->spec.plugin);
+	int n = snprintf(h->plugin, sizeof(h->plugin), "%s/%s.so", o->stacks_dir,
+			 inst->spec.plugin);
 
 	if (n >= (int)sizeof(h->plugin))
 		return fail(-ENAMETOOLONG, text, size, o->stacks_dir);
@@ -355,8 +358,8 @@ static int fork_instance(struct dmmd_inst *inst, struct parcel *parcel, int *ret
 	return 0;
 }
 
-static int send_message(int fd, enum dmm_msg_kind kind, const void *body, size_t len, const int *fds,
-			unsigned int n)
+static int send_message(int fd, enum dmm_msg_kind kind, const void *body, size_t len,
+			const int *fds, unsigned int n)
 {
 	struct dmm_msg msg = { .kind = kind, .len = len };
 	struct iovec iov[] = { { &msg, sizeof(msg) }, { (void *)body, len } };
@@ -417,6 +420,8 @@ int dmmd_spawn(struct dmmd_inst *inst, char *text, size_t size)
 	int r;
 
 	parcel_init(&parcel);
+	if (access(inst->d->options.bpffs, F_OK) < 0) /* torn down: maps that nobody looks at */
+		return fail(-errno, text, size, inst->d->options.bpffs);
 	inst->incarnation++;
 	r = look_at_interface(inst, text, size);
 	if (r == 0)

@@ -73,8 +73,8 @@ void dmmd_spec_from_policy(const struct dmm_policy *policy, const struct dmm_pol
 
 bool dmmd_spec_same(const struct dmmd_spec *running, const struct dmmd_spec *wanted)
 {
-	bool ports = wanted->ports.last == 0 ? running->ports_chosen :
-					       running->ports.first == wanted->ports.first &&
+	bool ports = wanted->ports.last == 0 ? running->ports_chosen
+					     : running->ports.first == wanted->ports.first &&
 						       running->ports.last == wanted->ports.last;
 
 	return ports && dmm_streq(running->name, wanted->name) &&

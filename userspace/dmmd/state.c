@@ -77,9 +77,9 @@ static int get_texts(struct json_object *obj, const char *key, char ***ret, size
 		return -ENOMEM;
 	for (size_t i = 0; i < n && r == 0; i++) {
 		struct json_object *item = json_object_array_get_idx(array, i);
-		const char *text = json_object_is_type(item, json_type_string) ?
-					   json_object_get_string(item) :
-					   "";
+		const char *text = json_object_is_type(item, json_type_string)
+					   ? json_object_get_string(item)
+					   : "";
 
 		if (text[0] != '/')
 			r = -EBADMSG;
@@ -133,7 +133,7 @@ static int get_spec(struct json_object *obj, struct dmmd_spec *ret)
 	    get_name(obj, "interface", spec.interface, sizeof(spec.interface)) < 0 ||
 	    get_u32(obj, "port_first", UINT16_MAX, &first) < 0 ||
 	    get_u32(obj, "port_last", UINT16_MAX, &last) < 0 || poll < 0 || spec.mode < 0 ||
-	    spec.zerocopy < 0 || first == 0 || first > last || last - first >= DMM_MAX_PORTS)
+	    spec.zerocopy < 0 || first == 0 || last - first >= DMM_MAX_PORTS)
 		return -EBADMSG;
 	spec.poll = (enum dmm_poll)poll;
 	spec.ports = (struct dmm_port_range){ first, last };

@@ -86,7 +86,8 @@ static void verb_get_policy(struct dmmd_call *call)
 	int r;
 
 	if (!state->policy_file) {
-		refuse(call, -ENOENT, EXIT_FAILED, "dmmctl apply FILE", "no policy has been applied yet");
+		refuse(call, -ENOENT, EXIT_FAILED, "dmmctl apply FILE",
+		       "no policy has been applied yet");
 		return;
 	}
 	r = dmmd_state_load_policy(call->d->options.state_dir, &text, NULL);
@@ -209,8 +210,8 @@ static bool cgroup_exists(struct dmmd_call *call, const char *path)
 
 	if (dmmd_cgroup_full(call->d, path, full) == 0 && stat(full, &st) == 0)
 		return true;
-	refuse(call, -ENOENT, EXIT_FAILED, "mkdir it, or `dmmctl run --cgroup`", "no cgroup %s below %s",
-	       path, call->d->options.cgroup_root);
+	refuse(call, -ENOENT, EXIT_FAILED, "mkdir it, or `dmmctl run --cgroup`",
+	       "no cgroup %s below %s", path, call->d->options.cgroup_root);
 	return false;
 }
 
@@ -332,10 +333,11 @@ static struct dmmd_inst *get_stack(struct dmmd_call *call)
 	if (!name)
 		refuse(call, -EINVAL, EXIT_USAGE, NULL, "which stack?");
 	else if (!inst)
-		refuse(call, -ENOENT, EXIT_FAILED, "`dmmctl stacks list` names them", "no stack '%s'",
-		       name);
+		refuse(call, -ENOENT, EXIT_FAILED, "`dmmctl stacks list` names them",
+		       "no stack '%s'", name);
 	else if (call->d->job)
-		refuse(call, -EBUSY, EXIT_FAILED, "try again when it is done", "an apply is under way");
+		refuse(call, -EBUSY, EXIT_FAILED, "try again when it is done",
+		       "an apply is under way");
 	else if (inst->removed)
 		refuse(call, -EBUSY, EXIT_FAILED, NULL,
 		       "stack '%s' is no longer in the policy and ends after its last flow", name);
@@ -363,8 +365,7 @@ static void verb_stacks_restart(struct dmmd_call *call)
 	struct later *later = inst ? later_new(call) : NULL;
 
 	if (later)
-		dmmd_inst_start(inst, &inst->spec, "restarted by an operator",
-				restarted, later);
+		dmmd_inst_start(inst, &inst->spec, "restarted by an operator", restarted, later);
 }
 
 static void verb_stacks_drain(struct dmmd_call *call)

@@ -104,6 +104,7 @@ struct dmm_sock {
 	__u32 claim;	  /* stamp of the wire port while no SYN has left, else 0 */
 	__u32 slot;	  /* generation slot that decided: rule names for CONNECT_CB */
 	__u64 cgroup;
+	__u64 decided_ns;
 	__u32 pid; /* of the process that called connect() */
 	__u32 uid;
 	char comm[16];

@@ -70,7 +70,7 @@ enum dmm_inst_state {
 	X(INST_STALE, "instance-stale", "the instance's heartbeat is stale")                      \
 	X(NO_PORT, "no-wire-port", "the instance has no free local port")                         \
 	X(NO_MEMORY, "no-memory", "no memory for the socket's state")                             \
-	X(REWRITTEN, "already-steered", "a second hook met the address the first wrote")          \
+	X(REWRITTEN, "already-steered", "a nested hook met what the inner one had decided")      \
 	X(PORT_OWNED, "port-owned", "bind() to a port that an instance owns: EADDRINUSE")         \
 	X(FLOW_TABLE_FULL, "flow-table-full", "the flow was steered but could not be listed")     \
 	X(SYN_HELD, "syn-held", "relay SYN held for the instance")                                \

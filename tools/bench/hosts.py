@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hosts of the bench: the net tests' world with two more links, and one measurement on them.
+
+  c0 - s0  the stack's interface: checksum and segmentation offloads off, XDP by dmmd
+  c1 - s1  plain veth, all offloads on
+  c2 - s2  plain veth, offloads off as on c0
+"""
+
+import collections
+import contextlib
+import json
+import os
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(HERE, "../../tests/lib"))
+from dmmtest import OUT, World, sh, wait_for  # noqa: E402
+
+ALL_OFF = [w for f in ("tx", "rx", "sg", "tso", "gso", "gro") for w in (f, "off")]
+PORT, CRR_SLOTS = 7001, 8
+SWALLOW_PORT, SEND_PORT = PORT + 8, PORT + 9  # as in serve.c
+
+# cgroup "plain" is outside of DMM, "kernel" is attached and gets the kernel verdict
+Row = collections.namedtuple("Row", "link cgroup poll spin what")
+ROWS = {
+    "kernel_on": Row(1, "plain", None, False,
+                     "the kernel on a plain veth, all offloads on, no XDP"),
+    "kernel_onspin": Row(1, "plain", None, True,
+                         "the same, the server spins in epoll_wait(0) instead of sleeping"),
+    "kernel_alloff": Row(2, "plain", None, False,
+                         "the kernel without checksum, scatter-gather and segmentation offloads, "
+                         "as AF_XDP has none: the baseline"),
+    "kernel_beside": Row(0, "kernel", None, False,
+                         "kernel verdict by DMM on the stack's own interface, also without "
+                         "offloads: what its XDP and hooks cost the others"),
+    "lwip_adaptive": Row(0, "fast", "adaptive", False,
+                         "the client is steered through lwIP (poll: adaptive) to the kernel server"),
+    "lwip_busy": Row(0, "fast", "busy", False, "the same, poll: busy: it spins on a CPU that somebody else needs"),
+}
+BASELINE = "kernel_alloff"
+
+Point = collections.namedtuple("Point", "mode connections port")
+POINTS = {
+    "rr1": Point("rr", 1, PORT),
+    "rr32": Point("rr", 32, PORT),
+    "send": Point("send", 1, SWALLOW_PORT),
+    "recv": Point("recv", 1, SEND_PORT),
+    "crr": Point("crr", CRR_SLOTS, PORT),
+}
+
+
+@contextlib.contextmanager
+def nobody(_server, _pid):
+    """Watches a measurement by doing nothing."""
+    yield
+
+
+class Failed(Exception):
+    """A measurement that says nothing; the others go on."""
+
+
+class Hosts(World):
+    def __init__(self, options):
+        super().__init__()
+        self.o = options
+        self.poll = None
+        self.pinned = None
+        for host in ("client", "server"):
+            if options.cc:
+                self.run("sysctl", "-qw", f"net.ipv4.tcp_congestion_control={options.cc}",
+                         host=host)
+        self.run("ethtool", "-K", "c0", *ALL_OFF)
+        self.run("ethtool", "-K", "s0", *ALL_OFF, host="server")
+        self.add_link(1, [])
+        self.add_link(2, ALL_OFF)
+        for name in ("plain", "empty"):
+            self.cgroup(name)
+        self.dmmd()
+        self.use_poll("adaptive")
+        self.ctl("attach", "--cgroup", "/kernel")
+
+    def add_link(self, i, offloads):
+        c, s = f"c{i}", f"s{i}"
+        sh("ip", "link", "add", c, "netns", self.ns["client"], "type", "veth", "peer", "name", s,
+           "netns", self.ns["server"])
+        for host, dev, last in (("client", c, 1), ("server", s, 2)):
+            ns = self.ns[host]
+            sh("ip", "-n", ns, "addr", "add", f"198.18.{i}.{last}/24", "dev", dev)
+            sh("ip", "-n", ns, "addr", "add", f"fd00:198:{18 + i}::{last}/64", "dev", dev, "nodad")
+            sh("ip", "-n", ns, "link", "set", dev, "up")
+            if offloads:
+                self.run("ethtool", "-K", dev, *offloads, host=host)
+
+    def server(self, link):
+        return f"fd00:198:{18 + link}::2" if self.o.family == 6 else f"198.18.{link}.2"
+
+    # --- the instance ---
+
+    def use_poll(self, poll):
+        """Makes sure that the instance polls like that and runs on its core."""
+        if poll and poll != self.poll:
+            # a steered connection that could not be served must fail, not count for the stack
+            self.apply(self.policy(unavailable="reject", stack=f", poll: {poll}"))
+            self.poll = poll
+        pid = self.ready()
+        if pid != self.pinned:
+            os.sched_setaffinity(pid, {self.o.cores[self.o.instance]})
+            os.setpriority(os.PRIO_PROCESS, pid, self.o.nice)
+            self.pinned = pid
+        return pid
+
+    # --- one measurement ---
+
+    def on_core(self, who, program, *args):
+        return ["nice", "-n", str(self.o.nice), "taskset", "-c", str(self.o.cores[who]), os.path.join(OUT, "bench", program),
+                *map(str, args)]
+
+    @contextlib.contextmanager
+    def serving(self, spin=False):
+        p = self.spawn(*self.on_core("server", "serve", *(["-s"] if spin else []), PORT),
+                       host="server", stdout=subprocess.PIPE)
+        try:
+            if p.stdout.readline() != b"ready\n":
+                raise Failed("the server did not start")
+            yield p
+        finally:
+            p.kill()
+            p.wait()
+            p.stdout.close()
+            self.procs.remove(p)
+
+    def measure(self, row_name, point_name, during=None):
+        """One client for the fixed time: its result. @during(server, instance's pid) goes along."""
+        row, point = ROWS[row_name], POINTS[point_name]
+        pid = self.use_poll(row.poll or "adaptive")
+        before = self.instance()["connects"] if row.poll else 0
+        with self.serving(row.spin) as server, \
+                (during or nobody)(server, pid):
+            got = self.load(row, point)
+        if row.poll:
+            self.check_steered(pid, self.instance()["connects"] - before, got, point)
+        return got
+
+    def load(self, row, point):
+        try:
+            done = self.run(*self.on_core("client", "load", "-c", point.connections, "-t",
+                                          self.o.seconds, "-w", self.o.warm_up, point.mode,
+                                          self.server(row.link), point.port),
+                            cgroup=row.cgroup, check=False,
+                            timeout=self.o.seconds + self.o.warm_up + 30)
+        except subprocess.TimeoutExpired:
+            raise Failed("the client hung") from None
+        if done.returncode:
+            raise Failed(f"client ended with {done.returncode}: {done.stderr.strip()}")
+        got = json.loads(done.stdout)
+        if "error" in got:
+            raise Failed(f"{got['error']}, {got['failed']} failed")
+        return got
+
+    def check_steered(self, pid, connects, got, point):
+        """No figure of the kernel's may stand in a stack's row."""
+        if self.instance_pid() != pid:
+            raise Failed("the instance died")
+        least = got["per_second"] * self.o.seconds if point.mode == "crr" else point.connections
+        if connects < least:
+            raise Failed(f"only {connects} connections were steered")
+
+    # --- costs ---
+
+    def connect_cost(self):
+        """connect() without and with hooks: lines of connect_cost."""
+        names = {"plain": "no hook", "empty": "empty hook", "kernel": "kernel verdict by DMM",
+                 "fast": "steered"}
+        self.use_poll("adaptive")
+        before = self.instance()["connects"]
+        with self.serving():
+            out = self.run(*self.on_core(
+                "client", "connect_cost", "-n", self.o.connects, "-r", self.o.connect_rounds, "-e",
+                self.cgroup("empty"), self.server(0), PORT, *map(self.cgroup, names))).stdout
+        steered = self.instance()["connects"] - before
+        if steered != self.o.connects * self.o.connect_rounds:
+            raise Failed(f"{steered} connects were steered, not one cgroup's")
+        lines = [json.loads(line) for line in reversed(out.splitlines())]
+        return [{**line, "cgroup": name} for line, name in zip(lines, names.values())]
+
+    def xdp_cost(self):
+        """The flow door per packet: lines of xdp_cost."""
+        self.use_poll("adaptive")
+        out = self.run(*self.on_core(
+            "client", "xdp_cost", "-n", self.o.packets, "-r", self.o.xdp_rounds,
+            f"{self.bpffs}/progs/dmm_xdp", "c0", self.ports.split("-")[0], self.client4,
+            self.server4, self.client6, self.server6)).stdout
+        return [json.loads(line) for line in reversed(out.splitlines())]
+
+    def congestion_control(self):
+        return self.run("sysctl", "-n", "net.ipv4.tcp_congestion_control").stdout.strip()
