@@ -77,6 +77,7 @@ class World:
     client4, server4 = "198.18.0.1", "198.18.0.2"
     client6, server6 = "fd00:198:18::1", "fd00:198:18::2"
     ports = "20000-31999"
+    queues = 1
     _count = 0
 
     def __init__(self):
@@ -102,7 +103,9 @@ class World:
         c, s = self.ns["client"], self.ns["server"]
         sh("ip", "netns", "add", c)
         sh("ip", "netns", "add", s)
-        sh("ip", "link", "add", "c0", "netns", c, "type", "veth", "peer", "name", "s0", "netns", s)
+        queues = ("numrxqueues", self.queues, "numtxqueues", self.queues)
+        sh("ip", "link", "add", "c0", "netns", c, *queues, "type", "veth",
+           "peer", "name", "s0", "netns", s, *queues)
         for ns, dev, a4, a6 in ((c, "c0", self.client4, self.client6),
                                 (s, "s0", self.server4, self.server6)):
             sh("ip", "-n", ns, "addr", "add", f"{a4}/24", "dev", dev)
