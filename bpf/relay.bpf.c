@@ -4,7 +4,7 @@
  *   sockops  CONNECT_CB enters the flow (all addresses are known, no SYN has left yet); later
  *            callbacks follow its state; closing while the SYN is held is told to the instance
  *   tc lo    holds the relay SYN: copies it to the instance's ring and takes it off the wire, so
- *            that connect() ends as the wire does. The instance injects it (marked) when the wire
+ *            that connect() ends as the wire does. The instance injects it when the wire
  *            connection stands, or injects a refusal */
 #include "lib/tables.bpf.h"
 
@@ -195,9 +195,6 @@ static __always_inline void on_close(struct bpf_sock_ops *ops, struct dmm_sock *
 	if (st->verdict != DMM_VERDICT_USERSPACE || !st->registered)
 		return;
 	app_addr(ops, app);
-	/* The kernel has cleared the port of a socket that is being disconnected. */
-	if (!app_port && flow)
-		app_port = flow->app_port;
 	tuple_of(st, app, app_port, &key);
 	bpf_map_delete_elem(&dmm_tuples, &key);
 	if (old == TCP_SYN_SENT)
@@ -331,13 +328,13 @@ static __always_inline int hold(struct __sk_buff *skb, const struct dmm_sock *st
 SEC("tc")
 int dmm_lo(struct __sk_buff *skb)
 {
-	const struct dmm_config *conf;
 	struct dmm_sock *st;
 	struct bpf_sock *sk;
 	struct syn syn;
 
 	if (!is_syn(skb, &syn))
 		return TC_ACT_OK;
+	/* Who sends it: what the instance injects comes from its raw socket, which has no state here. */
 	sk = skb->sk;
 	if (!sk)
 		return TC_ACT_OK;
@@ -347,9 +344,6 @@ int dmm_lo(struct __sk_buff *skb)
 	st = bpf_sk_storage_get(&dmm_sock, sk, NULL, 0);
 	if (!st || st->verdict != DMM_VERDICT_USERSPACE || !st->registered ||
 	    syn.dest != st->relay_port)
-		return TC_ACT_OK;
-	conf = config();
-	if (!conf || skb->mark == conf->inject_mark)
 		return TC_ACT_OK;
 	st->claim = 0; /* the instance owns the port from here on */
 

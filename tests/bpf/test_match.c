@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Random policies on real maps: the matcher inside the kernel, the same matcher over the tables in
  * memory, and naive first match agree, also while generations change.
- *   SEED=n  TRIALS=n lookups */
+ *   SEED=n  TRIALS=n lookups (30000; LONG=1: a million) */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <setjmp.h>
@@ -106,10 +106,18 @@ static void compare(struct rnd *rnd, const struct compiled *c, unsigned int n)
 	}
 }
 
+static unsigned int lookups(void)
+{
+	const char *trials = getenv("TRIALS"), *more = getenv("LONG");
+
+	if (trials && *trials)
+		return atoi(trials);
+	return more && *more ? 1000000 : 30000;
+}
+
 static void kernel_memory_and_first_match_agree(void **state)
 {
-	const char *trials = getenv("TRIALS");
-	unsigned int policies = (trials ? atoi(trials) : 30000) / FLOWS_PER_POLICY + 1, i;
+	unsigned int policies = lookups() / FLOWS_PER_POLICY + 1, i;
 	struct rnd rnd = rnd_start(rnd_seed());
 	struct compiled live = { 0 }, next;
 

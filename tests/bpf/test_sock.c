@@ -107,20 +107,44 @@ static void userspace_verdict_leads_to_the_relay(void **state)
 	}
 }
 
+static uint64_t cookie_of(int fd)
+{
+	socklen_t len = sizeof(uint64_t);
+	uint64_t cookie = 0;
+
+	assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len), 0);
+	return cookie;
+}
+
+static void read_flow(const struct sockrig *rig, uint64_t cookie, struct dmm_flow *ret)
+{
+	assert_int_equal(bpf_map_lookup_elem(bpfenv_map(&rig->env, "dmm_flows"), &cookie, ret), 0);
+}
+
+static void expect_end(const struct sockrig *rig, uint64_t cookie, enum dmm_flow_state state)
+{
+	struct dmm_flow flow = { 0 };
+	unsigned int i;
+
+	for (i = 0; i < 250 && !flow.closed_ns; i++) {
+		usleep(i ? 20000 : 0);
+		read_flow(rig, cookie, &flow);
+	}
+	assert_int_equal(flow.state, state);
+	assert_true(flow.closed_ns > flow.opened_ns);
+}
+
 static void flows_are_listed(void **state)
 {
 	struct sockrig *rig = *state;
 	int fd = sockrig_socket(FRESH), peer;
-	socklen_t len = sizeof(uint64_t);
+	uint64_t cookie = cookie_of(fd);
 	struct dmm_flow flow;
-	uint64_t cookie;
-	unsigned int i;
+	char buf[8];
 
 	assert_int_equal(sockrig_connect(fd, RIG_FAR4, RIG_PORT_STACK), 0);
 	peer = sockrig_accept(rig->relay[DMM_FAMILY_V4]);
-	assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len), 0);
-	assert_int_equal(bpf_map_lookup_elem(bpfenv_map(&rig->env, "dmm_flows"), &cookie, &flow),
-			 0);
+	read_flow(rig, cookie, &flow);
 	assert_int_equal(flow.state, DMM_FLOW_ESTABLISHED);
 	assert_int_equal(flow.verdict, DMM_VERDICT_USERSPACE);
 	assert_int_equal(flow.pid, getpid());
@@ -130,16 +154,36 @@ static void flows_are_listed(void **state)
 	assert_int_equal(flow.relay_port, rig->inst.relay_port[DMM_FAMILY_V4]);
 
 	assert_int_equal(write(fd, "12345", 5), 5);
+	assert_int_equal(read(peer, buf, 5), 5);
+	assert_int_equal(write(peer, "123", 3), 3);
+	assert_int_equal(read(fd, buf, 3), 3);
 	close(fd);
 	close(peer);
-	for (i = 0; i < 100 && !flow.closed_ns; i++) {
-		usleep(20000);
-		assert_int_equal(bpf_map_lookup_elem(bpfenv_map(&rig->env, "dmm_flows"), &cookie,
-						     &flow),
-				 0);
-	}
-	assert_true(flow.state == DMM_FLOW_CLOSED || flow.state == DMM_FLOW_RESET);
-	assert_true(flow.closed_ns > flow.opened_ns);
+	expect_end(rig, cookie, DMM_FLOW_CLOSED);
+	read_flow(rig, cookie, &flow);
+	assert_int_equal(flow.bytes_sent, 5);
+	assert_int_equal(flow.bytes_received, 3);
+}
+
+static void flows_end_as_they_ended(void **state)
+{
+	struct linger hard = { .l_onoff = 1 };
+	struct sockrig *rig = *state;
+	int fd = sockrig_socket(FRESH), peer;
+	uint64_t cookie = cookie_of(fd);
+
+	assert_int_equal(sockrig_connect(fd, RIG_FAR4, RIG_PORT_STACK), 0);
+	peer = sockrig_accept(rig->relay[DMM_FAMILY_V4]);
+	setsockopt(peer, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
+	close(peer);
+	expect_end(rig, cookie, DMM_FLOW_RESET);
+	close(fd);
+
+	fd = sockrig_socket(FRESH);
+	cookie = cookie_of(fd);
+	sockrig_connect(fd, RIG_FAR4, 1); /* nobody there */
+	expect_end(rig, cookie, DMM_FLOW_FAILED);
+	close(fd);
 }
 
 static void rules_and_builtins_decide(void **state)
@@ -531,21 +575,51 @@ static void a_class_is_that_of_the_socket(void **state)
 	close(fd);
 }
 
+/* How often one connect() was decided; the outer hook counts itself as REWRITTEN. */
+static unsigned int decisions(struct sockrig *rig, uint16_t port, int err, enum dmm_verdict verdict)
+{
+	uint64_t rule = bpfenv_counter(&rig->env, DMM_REASON_RULE);
+	uint64_t again = bpfenv_counter(&rig->env, DMM_REASON_REWRITTEN);
+	int fd = socket_in_child();
+
+	assert_int_equal(connect_in_child(fd, port), err);
+	assert_state(rig, fd, verdict, DMM_REASON_RULE);
+	close(fd);
+	rule = bpfenv_counter(&rig->env, DMM_REASON_RULE) - rule;
+	again = bpfenv_counter(&rig->env, DMM_REASON_REWRITTEN) - again;
+	assert_int_equal(rule + again, 2);
+	return rule;
+}
+
+/* Where the address stays as it is, only time tells one call from two: a slow machine may take a
+ * call for two now and then, but not always. */
+static void expect_once(struct sockrig *rig, uint16_t port, int err, enum dmm_verdict verdict)
+{
+	unsigned int tries = 50;
+
+	while (decisions(rig, port, err, verdict) != 1)
+		assert_true(tries-- > 0);
+}
+
 /* Last: the hooks stay attached twice. */
-static void nested_hooks_claim_once(void **state)
+static void nested_hooks_decide_once(void **state)
 {
 	struct sockrig *rig = *state;
-	uint64_t before = bpfenv_counter(&rig->env, DMM_REASON_REWRITTEN);
 	int fd;
 
 	sockrig_attach_child(rig);
 	sockrig_next_generation(rig, false);
+	expect_once(rig, RIG_PORT_KERNEL, -EINPROGRESS, DMM_VERDICT_KERNEL);
+	expect_once(rig, RIG_PORT_REJECT, -EPERM, DMM_VERDICT_REJECT);
+	assert_int_equal(sockrig_claims(rig), 0);
+	assert_int_equal(decisions(rig, RIG_PORT_STACK, -EINPROGRESS, DMM_VERDICT_USERSPACE), 1);
+	assert_int_equal(sockrig_claims(rig), 1);
+
 	fd = socket_in_child();
 	assert_int_equal(connect_in_child(fd, RIG_PORT_STACK), -EINPROGRESS);
-	assert_state(rig, fd, DMM_VERDICT_USERSPACE, DMM_REASON_RULE);
-	assert_int_equal(sockrig_claims(rig), 1);
-	assert_int_equal(bpfenv_counter(&rig->env, DMM_REASON_REWRITTEN), before + 1);
+	assert_int_equal(sockrig_claims(rig), 2);
 	sockrig_assert_peer(fd, RIG_FAR4, RIG_PORT_STACK);
+	sockrig_assert_name(fd, RIG_OWN4, RIG_FIRST_PORT, RIG_LAST_PORT);
 	close(fd);
 }
 
@@ -556,6 +630,7 @@ static int run(void)
 		TEST(kernel_verdict_leaves_the_socket_alone),
 		TEST(userspace_verdict_leads_to_the_relay),
 		TEST(flows_are_listed),
+		TEST(flows_end_as_they_ended),
 		TEST(rules_and_builtins_decide),
 		TEST(scoped_destinations_stay),
 		TEST(what_a_relay_cannot_carry_stays),
@@ -571,7 +646,7 @@ static int run(void)
 		TEST(udp_is_not_touched),
 		TEST(the_deepest_known_class_decides),
 		TEST(a_class_is_that_of_the_socket),
-		TEST(nested_hooks_claim_once),
+		TEST(nested_hooks_decide_once),
 	};
 
 	return cmocka_run_group_tests(tests, sockrig_setup, sockrig_teardown);

@@ -52,12 +52,13 @@ struct rig {
 	int xskmap, steer_prog;
 	int event_map; /* array of one struct dmm_event, copied into the ring by feed_prog */
 	int sniffer;
+	pid_t instance; /* running; a failed test leaves it to the teardown */
 };
 
 struct instance {
-	pid_t pid;
+	pid_t pid, *running; /* the rig's note of it */
 	int line, relay4, ring, feed_prog;
-	uint16_t relay_port; /* network order */
+	uint16_t relay_ports[2]; /* by family, network order */
 	struct dmm_inst_shared *shared;
 	char control[64]; /* abstract address */
 	socklen_t control_len;
@@ -90,37 +91,39 @@ struct instance {
 		.code = BPF_ALU64 | BPF_MOV | BPF_X, .dst_reg = (to), .src_reg = (from)            \
 	}
 
-/* IPv4 TCP and ICMP go to the queue's xsk, all else to the kernel. */
+#define JUMP(op, value, skip)                                                                      \
+	{                                                                                          \
+		.code = BPF_JMP | (op) | BPF_K, .dst_reg = 5, .imm = (value), .off = (skip)        \
+	}
+#define LOAD(size, to, from, at)                                                                   \
+	{                                                                                          \
+		.code = BPF_LDX | BPF_MEM | (size), .dst_reg = (to), .src_reg = (from),            \
+		.off = (at)                                                                        \
+	}
+
+/* TCP, and ICMP over IPv4, go to the queue's xsk, all else to the kernel. */
 static int load_steer(int xskmap)
 {
 	struct bpf_insn insns[] = {
-		{ .code = BPF_LDX | BPF_MEM | BPF_W,
-		  .dst_reg = 2,
-		  .src_reg = 1,
-		  .off = offsetof(struct xdp_md, data) },
-		{ .code = BPF_LDX | BPF_MEM | BPF_W,
-		  .dst_reg = 3,
-		  .src_reg = 1,
-		  .off = offsetof(struct xdp_md, data_end) },
+		LOAD(BPF_W, 2, 1, offsetof(struct xdp_md, data)),
+		LOAD(BPF_W, 3, 1, offsetof(struct xdp_md, data_end)),
 		MOV(4, 2),
 		{ .code = BPF_ALU64 | BPF_ADD | BPF_K, .dst_reg = 4, .imm = 34 },
-		{ .code = BPF_JMP | BPF_JGT | BPF_X, .dst_reg = 4, .src_reg = 3, .off = 10 },
-		{ .code = BPF_LDX | BPF_MEM | BPF_H, .dst_reg = 5, .src_reg = 2, .off = 12 },
-		{ .code = BPF_JMP | BPF_JNE | BPF_K,
-		  .dst_reg = 5,
-		  .imm = htons(ETH_P_IP),
-		  .off = 8 },
-		{ .code = BPF_LDX | BPF_MEM | BPF_B, .dst_reg = 5, .src_reg = 2, .off = 23 },
-		{ .code = BPF_JMP | BPF_JEQ | BPF_K, .dst_reg = 5, .imm = IPPROTO_TCP, .off = 1 },
-		{ .code = BPF_JMP | BPF_JNE | BPF_K, .dst_reg = 5, .imm = IPPROTO_ICMP, .off = 5 },
-		{ .code = BPF_LDX | BPF_MEM | BPF_W,
-		  .dst_reg = 2,
-		  .src_reg = 1,
-		  .off = offsetof(struct xdp_md, rx_queue_index) },
+		{ .code = BPF_JMP | BPF_JGT | BPF_X, .dst_reg = 4, .src_reg = 3, .off = 14 },
+		LOAD(BPF_H, 5, 2, 12),
+		JUMP(BPF_JEQ, htons(ETH_P_IP), 4),
+		JUMP(BPF_JNE, htons(ETH_P_IPV6), 11),
+		LOAD(BPF_B, 5, 2, 20),
+		JUMP(BPF_JEQ, IPPROTO_TCP, 4),
+		{ .code = BPF_JMP | BPF_JA, .off = 8 },
+		LOAD(BPF_B, 5, 2, 23), /* IPv4 */
+		JUMP(BPF_JEQ, IPPROTO_TCP, 1),
+		JUMP(BPF_JNE, IPPROTO_ICMP, 5),
+		LOAD(BPF_W, 2, 1, offsetof(struct xdp_md, rx_queue_index)), /* redirect */
 		LD_MAP(1, xskmap),
 		MOV_IMM(3, XDP_PASS),
 		{ .code = BPF_JMP | BPF_JA, .off = 2 },
-		MOV_IMM(0, XDP_PASS),
+		MOV_IMM(0, XDP_PASS), /* pass */
 		EXIT,
 		CALL(BPF_FUNC_redirect_map),
 		EXIT,
@@ -168,19 +171,20 @@ static void serve_one(int fd)
 
 static void run_server(int ready)
 {
-	struct sockaddr_in any = { .sin_family = AF_INET, .sin_port = htons(ECHO_PORT) };
+	struct sockaddr_in6 any = { .sin6_family = AF_INET6, .sin6_port = htons(ECHO_PORT) };
 	char c;
 	int fd;
 
 	if (unshare(CLONE_NEWNET) < 0 || write(ready, "1", 1) != 1 || read(ready, &c, 1) != 1)
 		_exit(1);
-	if (system("ip addr add 10.78.0.1/24 dev dmmi1 && ip link set dmmi1 up &&"
+	if (system("ip addr add 10.78.0.1/24 dev dmmi1 && ip addr add fd78::1/64 dev dmmi1 nodad &&"
+		   " ip link set dmmi1 up &&"
 		   " ip link set lo up && ethtool -K dmmi1 tx off >/dev/null &&"
 		   " nft 'table inet t { chain i { type filter hook input priority 0;"
 		   " tcp dport 7003 reject with icmp type admin-prohibited; }; }'"))
 		_exit(1);
-	signal(SIGCHLD, SIG_IGN); /* only now: system() wants to wait */
-	fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	signal(SIGCHLD, SIG_IGN);			      /* only now: system() wants to wait */
+	fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0); /* both families */
 	if (bind(fd, (struct sockaddr *)&any, sizeof(any)) < 0 || listen(fd, 64) < 0 ||
 	    write(ready, "2", 1) != 1)
 		_exit(1);
@@ -220,7 +224,7 @@ static int start_server(struct rig *rig)
 static int open_sniffer(void)
 {
 	struct sockaddr_ll addr = { .sll_family = AF_PACKET,
-				    .sll_protocol = htons(ETH_P_IP),
+				    .sll_protocol = htons(ETH_P_ALL),
 				    .sll_ifindex = if_nametoindex("lo") };
 	int fd = socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
@@ -235,7 +239,8 @@ static int setup(void **state)
 	signal(SIGPIPE, SIG_IGN);
 	if (unshare(CLONE_NEWNET) < 0 ||
 	    system("ip link set lo up && ip link add dmmi0 type veth peer name dmmi1 &&"
-		   " ip addr add 10.78.0.2/24 dev dmmi0 && ip link set dmmi0 up &&"
+		   " ip addr add 10.78.0.2/24 dev dmmi0 && ip addr add fd78::2/64 dev dmmi0 nodad &&"
+		   " ip link set dmmi0 up &&"
 		   " ethtool -K dmmi0 tx off >/dev/null &&"
 		   " nft 'table inet t { chain i { type filter hook input priority 0;"
 		   " iif lo tcp flags & (syn|ack) == syn mark != 0x444d drop; }; }'"))
@@ -347,13 +352,12 @@ static int make_control(struct instance *in)
 static void make_fds(struct instance *in, int fds[DMM_NUM_HANDOVER_FDS])
 {
 	LIBBPF_OPTS(bpf_map_create_opts, mmapable, .map_flags = BPF_F_MMAPABLE);
-	uint16_t port6;
 
 	fds[DMM_FD_SHARED] = bpf_map_create(BPF_MAP_TYPE_ARRAY, "test_shared", 4,
 					    sizeof(struct dmm_inst_shared), 1, &mmapable);
 	fds[DMM_FD_RING] = bpf_map_create(BPF_MAP_TYPE_RINGBUF, "test_ring", 0, 0, 65536, NULL);
-	fds[DMM_FD_RELAY4] = make_listener(AF_INET, &in->relay_port);
-	fds[DMM_FD_RELAY6] = make_listener(AF_INET6, &port6);
+	fds[DMM_FD_RELAY4] = make_listener(AF_INET, &in->relay_ports[0]);
+	fds[DMM_FD_RELAY6] = make_listener(AF_INET6, &in->relay_ports[1]);
 	fds[DMM_FD_RAW4] = make_raw(AF_INET);
 	fds[DMM_FD_RAW6] = make_raw(AF_INET6);
 	fds[DMM_FD_CONTROL] = make_control(in);
@@ -413,6 +417,8 @@ static void start_instance(struct rig *rig, struct instance *in, const char *plu
 	in->pid = fork();
 	if (in->pid == 0)
 		run_instance(line[1]);
+	rig->instance = in->pid;
+	in->running = &rig->instance;
 	close(line[1]);
 	in->line = line[0];
 	send_message(in->line, DMM_MSG_HANDOVER, &h, sizeof(h), fds, DMM_NUM_HANDOVER_FDS);
@@ -430,6 +436,7 @@ static int wait_for_end(struct instance *in)
 	int status;
 
 	assert_int_equal(waitpid(in->pid, &status, 0), in->pid);
+	*in->running = 0;
 	close(in->line);
 	close(in->ring);
 	close(in->feed_prog);
@@ -459,49 +466,82 @@ static void stop(struct instance *in)
 
 /* --- the socket door's part --- */
 
+struct target {
+	enum dmm_family family;
+	uint8_t host; /* last byte of its address; ours ends in 2 */
+	uint16_t port;
+};
+
+static void fill_addr(enum dmm_family family, uint8_t host, uint8_t addr[16])
+{
+	const uint8_t v4[4] = { 10, 78, 0, host }, v6[16] = { 0xfd, 0x78, [15] = host };
+
+	if (family == DMM_FAMILY_V4)
+		addr_from_v4(v4, addr);
+	else
+		memcpy(addr, v6, sizeof(v6));
+}
+
 /* Reads the held SYN off lo and gives it to the instance. */
 static void hold_syn(struct rig *rig, struct instance *in, uint16_t app_port, uint16_t wire_port,
-		     uint8_t remote_host, uint16_t remote_port)
+		     const struct target *to)
 {
-	const uint8_t remote[4] = { 10, 78, 0, remote_host }, local[4] = { 10, 78, 0, 2 };
-	struct dmm_event e = { .kind = DMM_EVENT_SYN, .family = DMM_FAMILY_V4 };
+	struct dmm_event e = { .kind = DMM_EVENT_SYN, .family = to->family };
 	LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = e.packet, .data_size_in = 64, .repeat = 1);
+	struct packet p;
 	uint32_t zero = 0;
 	ssize_t n;
 
 	do
 		n = recv(rig->sniffer, e.packet, sizeof(e.packet), 0);
-	while (n < 40 || e.packet[33] != 0x02 || memcmp(e.packet + 20, &app_port, 2));
+	while (n < 0 || !packet_parse(e.packet, n, &p) || p.proto != IPPROTO_TCP ||
+	       e.packet[p.header + 13] != 0x02 || memcmp(e.packet + p.header, &app_port, 2));
 	e.packet_len = n;
-	addr_from_v4(e.packet + 12, e.app);
-	addr_from_v4(e.packet + 16, e.relay);
-	addr_from_v4(local, e.local);
-	addr_from_v4(remote, e.remote);
+	memcpy(e.app, p.src, 16);
+	memcpy(e.relay, p.dst, 16);
+	fill_addr(to->family, 2, e.local);
+	fill_addr(to->family, to->host, e.remote);
 	e.app_port = app_port;
-	e.relay_port = in->relay_port;
+	e.relay_port = in->relay_ports[to->family];
 	e.local_port = htons(wire_port);
-	e.remote_port = htons(remote_port);
+	e.remote_port = htons(to->port);
 	in->shared->port[wire_port - PORT_FIRST] = 1234;
 	assert_int_equal(bpf_map_update_elem(rig->event_map, &zero, &e, BPF_ANY), 0);
 	assert_int_equal(bpf_prog_test_run_opts(in->feed_prog, &run), 0);
 }
 
-/* An application's connect(); returns the errno it ends with, the socket in *ret_fd. */
-static int app_connect_to(struct rig *rig, struct instance *in, uint16_t wire_port,
-			  uint8_t remote_host, uint16_t remote_port, int *ret_fd)
+static socklen_t relay_addr(const struct instance *in, enum dmm_family family,
+			    struct sockaddr_storage *ret)
 {
-	struct sockaddr_in relay = { .sin_family = AF_INET,
-				     .sin_port = in->relay_port,
-				     .sin_addr.s_addr = htonl(INADDR_LOOPBACK) },
-			   own;
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), err = -1;
+	struct sockaddr_in6 in6 = { .sin6_family = AF_INET6,
+				    .sin6_addr = in6addr_loopback,
+				    .sin6_port = in->relay_ports[1] };
+	struct sockaddr_in in4 = { .sin_family = AF_INET,
+				   .sin_port = in->relay_ports[0],
+				   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+
+	if (family == DMM_FAMILY_V4)
+		memcpy(ret, &in4, sizeof(in4));
+	else
+		memcpy(ret, &in6, sizeof(in6));
+	return family == DMM_FAMILY_V4 ? sizeof(in4) : sizeof(in6);
+}
+
+/* An application's connect(); returns the errno it ends with, the socket in *ret_fd. */
+static int app_connect(struct rig *rig, struct instance *in, uint16_t wire_port, struct target to,
+		       int *ret_fd)
+{
+	struct sockaddr_storage relay;
+	socklen_t len = relay_addr(in, to.family, &relay);
+	int fd = socket(relay.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), err = -1;
 	struct pollfd p = { .fd = fd, .events = POLLOUT };
-	socklen_t len = sizeof(own);
+	struct sockaddr_in6 own;
 
 	*ret_fd = fd;
-	connect(fd, (struct sockaddr *)&relay, sizeof(relay));
+	connect(fd, (struct sockaddr *)&relay, len);
+	len = sizeof(own);
 	getsockname(fd, (struct sockaddr *)&own, &len);
-	hold_syn(rig, in, own.sin_port, wire_port, remote_host, remote_port);
+	hold_syn(rig, in, own.sin6_port, wire_port, &to);
 	if (poll(&p, 1, 10000) != 1)
 		return ETIMEDOUT;
 	len = sizeof(err);
@@ -510,11 +550,13 @@ static int app_connect_to(struct rig *rig, struct instance *in, uint16_t wire_po
 	return err;
 }
 
-static int app_connect(struct rig *rig, struct instance *in, uint16_t wire_port,
-		       uint16_t remote_port, int *ret_fd)
-{
-	return app_connect_to(rig, in, wire_port, 1, remote_port, ret_fd);
-}
+static const struct target echo4 = { DMM_FAMILY_V4, 1, ECHO_PORT };
+static const struct target echo6 = { DMM_FAMILY_V6, 1, ECHO_PORT };
+static const struct target refused4 = { DMM_FAMILY_V4, 1, REFUSED_PORT };
+static const struct target refused6 = { DMM_FAMILY_V6, 1, REFUSED_PORT };
+static const struct target rejected = { DMM_FAMILY_V4, 1, REJECT_PORT };
+static const struct target nobody4 = { DMM_FAMILY_V4, 99, ECHO_PORT };
+static const struct target nobody6 = { DMM_FAMILY_V6, 99, ECHO_PORT };
 
 /* --- tests --- */
 
@@ -582,14 +624,14 @@ static void exchange(int fd, size_t total)
 	}
 }
 
-static void an_application_talks_through_it(void **state)
+static void talk(struct rig *rig, struct target to)
 {
 	struct instance in;
 	char c;
 	int fd;
 
-	start_lwip(*state, &in);
-	assert_int_equal(app_connect(*state, &in, PORT_FIRST + 7, ECHO_PORT, &fd), 0);
+	start_lwip(rig, &in);
+	assert_int_equal(app_connect(rig, &in, PORT_FIRST + 7, to, &fd), 0);
 	assert_int_equal(in.shared->flows, 1);
 	exchange(fd, 8 << 20);
 	assert_int_equal(shutdown(fd, SHUT_WR), 0);
@@ -601,29 +643,43 @@ static void an_application_talks_through_it(void **state)
 	stop(&in);
 }
 
+static void an_application_talks_through_it(void **state)
+{
+	talk(*state, echo4);
+}
+
+static void an_application_talks_over_ipv6(void **state)
+{
+	talk(*state, echo6);
+}
+
 static void refused_is_refused(void **state)
 {
 	struct instance in;
 	int fd;
 
 	start_lwip(*state, &in);
-	assert_int_equal(app_connect(*state, &in, PORT_FIRST, REFUSED_PORT, &fd), ECONNREFUSED);
+	assert_int_equal(app_connect(*state, &in, PORT_FIRST, refused4, &fd), ECONNREFUSED);
+	close(fd);
 	assert_int_equal(in.shared->port[0], DMM_PORT_FREE);
 	assert_int_equal(in.shared->flows_refused, 1);
+	assert_int_equal(app_connect(*state, &in, PORT_FIRST, refused6, &fd), ECONNREFUSED);
 	close(fd);
 	stop(&in);
 }
 
-static void icmp_errors_end_the_connect(void **state)
+static void unreachable_is_unreachable(void **state)
 {
 	struct instance in;
 	int fd;
 
 	start_lwip(*state, &in);
-	assert_int_equal(app_connect(*state, &in, PORT_FIRST, REJECT_PORT, &fd), EHOSTUNREACH);
+	assert_int_equal(app_connect(*state, &in, PORT_FIRST, rejected, &fd), EHOSTUNREACH);
 	close(fd);
-	/* nobody has this address: the kernel's ARP finds that out */
-	assert_int_equal(app_connect_to(*state, &in, PORT_FIRST, 99, ECHO_PORT, &fd), EHOSTUNREACH);
+	/* nobody has these addresses: the kernel's ARP and ND find that out */
+	assert_int_equal(app_connect(*state, &in, PORT_FIRST, nobody4, &fd), EHOSTUNREACH);
+	close(fd);
+	assert_int_equal(app_connect(*state, &in, PORT_FIRST, nobody6, &fd), EHOSTUNREACH);
 	close(fd);
 	assert_int_equal(in.shared->flows, 0);
 	stop(&in);
@@ -636,7 +692,7 @@ static void a_killed_instance_is_a_reset(void **state)
 	int fd;
 
 	start_lwip(*state, &in);
-	assert_int_equal(app_connect(*state, &in, PORT_FIRST, ECHO_PORT, &fd), 0);
+	assert_int_equal(app_connect(*state, &in, PORT_FIRST, echo4, &fd), 0);
 	exchange(fd, 100000);
 	kill(in.pid, SIGKILL);
 	wait_for_end(&in);
@@ -652,7 +708,7 @@ static void flows_outlive_dmmd_and_a_drain_waits_for_them(void **state)
 	int fd, status;
 
 	start_lwip(*state, &in);
-	assert_int_equal(app_connect(*state, &in, PORT_FIRST, ECHO_PORT, &fd), 0);
+	assert_int_equal(app_connect(*state, &in, PORT_FIRST, echo4, &fd), 0);
 	close(in.line); /* dmmd dies */
 	exchange(fd, 100000);
 	in.line = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
@@ -721,15 +777,26 @@ static void a_crash_in_create_leaves_last_words(void **state)
 	assert_int_equal(system(command), 0);
 }
 
-#define TEST(name) cmocka_unit_test(name)
+static int kill_instance(void **state)
+{
+	struct rig *rig = *state;
+
+	if (rig->instance > 0 && kill(rig->instance, SIGKILL) == 0)
+		waitpid(rig->instance, NULL, 0);
+	rig->instance = 0;
+	return 0;
+}
+
+#define TEST(name) cmocka_unit_test_teardown(name, kill_instance)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(an_instance_serves_without_privilege),
 		TEST(an_application_talks_through_it),
+		TEST(an_application_talks_over_ipv6),
 		TEST(refused_is_refused),
-		TEST(icmp_errors_end_the_connect),
+		TEST(unreachable_is_unreachable),
 		TEST(a_killed_instance_is_a_reset),
 		TEST(flows_outlive_dmmd_and_a_drain_waits_for_them),
 		TEST(a_missing_plugin_is_named),

@@ -29,7 +29,6 @@
 #include "bpf/sock.skel.h"
 #include "bpf/steer.skel.h"
 
-#define INJECT_MARK 0x644d4d31u
 #define STALE_MS    2000u
 
 int bpfenv_share(const struct bpfenv *env, struct bpf_object *obj)
@@ -79,7 +78,6 @@ int bpfenv_open(struct bpfenv *env)
 	}
 	env->config = (struct dmm_config){
 		.layout = DMM_ABI_LAYOUT,
-		.inject_mark = INJECT_MARK,
 		.max_level = 10,
 		.stale_ms = STALE_MS,
 	};
@@ -253,8 +251,8 @@ void bpfenv_beat(struct dmm_inst_shared *page, uint64_t age_ms)
 	uint64_t now = dmm_clock_ns(CLOCK_MONOTONIC_COARSE);
 
 	/* however slow the machine is: a heartbeat of the future does not age */
-	*(volatile __u64 *)&page->beat_ns =
-		age_ms ? now - age_ms * DMM_NS_PER_MS : now + 3600 * DMM_NS_PER_SEC;
+	*(volatile __u64 *)&page->beat_ns = age_ms ? now - age_ms * DMM_NS_PER_MS
+						   : now + 3600 * DMM_NS_PER_SEC;
 }
 
 static int make_table(const void *blocks, uint32_t n)

@@ -269,6 +269,21 @@ spec:
             sh("ip", "-n", ns, "link", "set", dev, "up")
             self.run("ethtool", "-K", dev, "tx", "off", host=ns)
 
+    def serve_echo(self, port):
+        """Makes port() and check_policy() possible."""
+        self.echo_port = port
+        self.serve(echo, port)
+
+    def port(self, addr=None, cgroup="/fast"):
+        """The local port that a connect to the echo server gets now; bytes come back, too."""
+        return self.call(local_port, addr or self.server4, self.echo_port, cgroup=cgroup)
+
+    def check_policy(self):
+        """Connects go where the usual policy says, over both IP versions."""
+        for addr in (self.server4, self.server6):
+            assert self.is_steered(self.port(addr)), f"{addr}: not steered"
+            assert not self.is_steered(self.port(addr, "/kernel")), f"{addr}: steered"
+
     def is_steered(self, port):
         """Did the wire connection come from the instance's port range?"""
         first, last = map(int, self.ports.split("-"))
@@ -373,6 +388,25 @@ class Child:
         with contextlib.suppress(OSError):
             os.kill(self.pid, sig)
             os.waitpid(self.pid, 0)
+
+
+def connected(addr, port):
+    s = socket.socket(socket.AF_INET6 if ":" in addr else socket.AF_INET)
+    s.settimeout(30)
+    s.connect((addr, port))
+    return s
+
+
+def local_port(addr, port):
+    with connected(addr, port) as s:
+        s.sendall(b"ping")
+        assert s.recv(10) == b"ping"
+        return s.getsockname()[1]
+
+
+def echo(c):
+    while data := c.recv(65536):
+        c.sendall(data)
 
 
 def _server(fn, port, ready):

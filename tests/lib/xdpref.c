@@ -4,9 +4,8 @@
 
 #include <string.h>
 
-#define MAX_EXT	 6
-#define PARSED	 DMM_REASON_NONE
-#define IN_FRAME (struct xdpref_result)
+#define MAX_EXT 6
+#define PARSED	DMM_REASON_NONE
 
 struct network {
 	size_t source, dest; /* offsets */
@@ -128,6 +127,12 @@ static bool transport(uint8_t number, enum dmm_proto *ret)
 	return number == 17 || number == 6;
 }
 
+/* Decided before a port was found. */
+static struct xdpref_result only(enum dmm_reason reason)
+{
+	return (struct xdpref_result){ .reason = reason };
+}
+
 struct xdpref_result xdpref(const struct xdpref_world *world, const uint8_t *b, size_t len)
 {
 	unsigned int type = be16(b, 12);
@@ -138,9 +143,9 @@ struct xdpref_result xdpref(const struct xdpref_world *world, const uint8_t *b, 
 	size_t at;
 
 	if (type == 0x8100 || type == 0x88a8)
-		return IN_FRAME{ DMM_REASON_XDP_VLAN, 0, 0 };
+		return only(DMM_REASON_XDP_VLAN);
 	if (type != 0x0800 && !v6)
-		return IN_FRAME{ DMM_REASON_XDP_NOT_IP, 0, 0 };
+		return only(DMM_REASON_XDP_NOT_IP);
 	r.reason = network(b, len, 14, v6, &outer);
 	if (r.reason != PARSED)
 		return r;
@@ -148,24 +153,24 @@ struct xdpref_result xdpref(const struct xdpref_world *world, const uint8_t *b, 
 
 	if (transport(outer.proto, &r.proto)) {
 		if (len < at + 4)
-			return IN_FRAME{ DMM_REASON_XDP_TRUNCATED, 0, 0 };
+			return only(DMM_REASON_XDP_TRUNCATED);
 		r.port = be16(b, at + 2);
 		if (r.proto == DMM_PROTO_TCP && len < at + 20 && !outer.first_fragment)
-			return IN_FRAME{ DMM_REASON_XDP_TRUNCATED, 0, 0 };
+			return only(DMM_REASON_XDP_TRUNCATED);
 		if (r.proto == DMM_PROTO_TCP && len >= at + 20)
 			syn = (b[at + 13] & 2) && !(b[at + 13] & 0x15);
 	} else {
 		if (len < at + 8)
-			return IN_FRAME{ DMM_REASON_XDP_TRUNCATED, 0, 0 };
+			return only(DMM_REASON_XDP_TRUNCATED);
 		if (!reports_error(outer.proto, b[at], v6))
-			return IN_FRAME{ DMM_REASON_XDP_NOT_TRANSPORT, 0, 0 };
+			return only(DMM_REASON_XDP_NOT_TRANSPORT);
 		r.reason = network(b, len, at + 8, v6, &inner);
 		if (r.reason != PARSED)
 			return r;
 		if (!transport(inner.proto, &r.proto))
-			return IN_FRAME{ DMM_REASON_XDP_NOT_TRANSPORT, 0, 0 };
+			return only(DMM_REASON_XDP_NOT_TRANSPORT);
 		if (len < inner.transport + 4)
-			return IN_FRAME{ DMM_REASON_XDP_TRUNCATED, 0, 0 };
+			return only(DMM_REASON_XDP_TRUNCATED);
 		r.port = be16(b, inner.transport);
 		quotes = true;
 	}

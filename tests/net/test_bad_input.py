@@ -14,7 +14,8 @@ import stat
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from dmmtest import OUT, ROOT, World, main, sh, test, wait_for
+import plugins
+from dmmtest import OUT, World, main, sh, test, wait_for
 
 PORT = 8701
 NOBODY = 65534
@@ -25,17 +26,17 @@ class BadWorld(World):
     def __init__(self):
         super().__init__()
         self.second_link()
-        self.serve(echo, PORT)
+        self.serve_echo(PORT)
         os.makedirs(f"{self.dir}/stacks")
         sh("cp", f"{OUT}/stacks/lwip.so", f"{self.dir}/stacks/lwip.so")
         self.start_dmmd()
         self.apply(self.policy())
 
-    def start_dmmd(self):
+    def start_dmmd(self, policy=False):
+        """@policy: a stored one is there, wait until it is live."""
         self.dmmd("--stacks-dir", f"{self.dir}/stacks")
-
-    def connect(self):
-        return self.call(local_port, self.server4, cgroup="/fast")
+        if policy:
+            wait_for("the stored policy is live", lambda: self.ctl_json("status")["policy"])
 
     def second(self, stack, mode=""):
         """The usual policy with a second stack, whose place is line 8 of the file."""
@@ -89,7 +90,7 @@ spec:
         after = self.state()
         for key, was in before.items():
             assert after[key] == was, f"{key} changed:\nbefore {was}\nafter  {after[key]}"
-        assert self.is_steered(self.connect()), "steering does not work any more"
+        assert self.is_steered(self.port()), "steering does not work any more"
 
     def refused(self, text, *words, code=5):
         """apply() of this text fails with that exit code and says all the words; what it said."""
@@ -110,20 +111,6 @@ def is_child(pid, parent):
     with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as f:
         return int(f.read().rpartition(")")[2].split()[1]) == parent
     return False
-
-
-def echo(c):
-    while data := c.recv(65536):
-        c.sendall(data)
-
-
-def local_port(addr):
-    with socket.socket() as s:
-        s.settimeout(30)
-        s.connect((addr, PORT))
-        s.sendall(b"ping")
-        assert s.recv(10) == b"ping"
-        return s.getsockname()[1]
 
 
 # --- the policy ---
@@ -297,7 +284,7 @@ def cgroups_that_are_missing_are_a_warning(w):
       match: {cgroup: /fast, proto: tcp, direction: connect}
       action: {stack: fast}"""))
     says(r, 0, ("policy.yaml:9:23: warning[W107]", "/not/there"))
-    assert w.is_steered(w.connect())
+    assert w.is_steered(w.port())
     w.apply(w.policy())
     for path in ("/fast/../kernel", "relative", "/../.."):
         w.refused(w.policy(rules=f"""
@@ -311,40 +298,6 @@ def cgroups_that_are_missing_are_a_warning(w):
 
 # --- plug-ins ---
 
-OPS = """
-#include <stdlib.h>
-#include <dmm/stack.h>
-static int cr(const struct dmm_stack_params *p, const struct dmm_host *h, struct dmm_stack **r)
-{ %(create)s }
-static void d(struct dmm_stack *s) {}
-static void in(struct dmm_stack *s, const struct dmm_frame *f, unsigned int n) {}
-static uint64_t t(struct dmm_stack *s, uint64_t n) { return UINT64_MAX; }
-static int co(struct dmm_stack *s, const struct dmm_connect *a, struct dmm_conn **r) { return -1; }
-static ssize_t se(struct dmm_conn *c, const void *b, size_t n) { return 0; }
-static size_t sp(struct dmm_conn *c) { return 0; }
-static unsigned int pe(struct dmm_conn *c, struct iovec *v, unsigned int n) { return 0; }
-static void dn(struct dmm_conn *c, size_t n) {}
-static int sh(struct dmm_conn *c) { return 0; }
-static void cl(struct dmm_conn *c) {}
-static int op(struct dmm_conn *c, enum dmm_stack_option o, int v) { return 0; }
-static void us(struct dmm_conn *c, void *u) {}
-const struct dmm_stack_ops %(symbol)s = {
-  .abi = %(abi)s, .size = sizeof(struct dmm_stack_ops), .name = "bad", .version = "1",
-  .create = cr, .destroy = d, .input = in, .tick = t, .connect = co, .send = se,
-  .send_space = sp, .recv_peek = %(peek)s, .recv_done = dn, .unsent = sp, .shutdown = sh,
-  .close = cl, .abort = cl, .set_option = op, .set_user = us };
-"""
-
-
-def build_plugin(w, name, **differs):
-    parts = {"create": "*r = NULL; return 0;", "symbol": "dmm_stack_plugin",
-             "abi": "DMM_STACK_ABI", "peek": "pe", **differs}
-    with open(f"{w.dir}/{name}.c", "w") as f:
-        f.write(OPS % parts)
-    sh("gcc", "-w", "-shared", "-fPIC", f"-I{ROOT}/include", "-o", f"{w.dir}/stacks/{name}.so",
-       f"{w.dir}/{name}.c")
-
-
 def with_plugin(w, name):
     return w.second(f"plugin: {name}, interface: c1, localPorts: 12000-12999")
 
@@ -354,12 +307,12 @@ def plugins_that_cannot_be(w):
     w.refused(with_plugin(w, "nonesuch"), "policy.yaml:8:", "nonesuch.so", "second")
     with open(f"{w.dir}/stacks/text.so", "w") as f:
         f.write("not a shared object\n")
-    build_plugin(w, "old", abi="DMM_STACK_ABI + 7")
-    build_plugin(w, "less", peek="NULL")
-    build_plugin(w, "nameless", symbol="another_symbol")
-    build_plugin(w, "unwilling", create="return -12;")
-    build_plugin(w, "crashing", create="abort();")
-    build_plugin(w, "exiting", create="exit(3);")
+    plugins.build(f"{w.dir}/stacks/old.so", abi="DMM_STACK_ABI + 7")
+    plugins.build(f"{w.dir}/stacks/less.so", peek="NULL")
+    plugins.build(f"{w.dir}/stacks/nameless.so", symbol="another_symbol")
+    plugins.build(f"{w.dir}/stacks/unwilling.so", create="return -12;")
+    plugins.build(f"{w.dir}/stacks/crashing.so", create="abort();")
+    plugins.build(f"{w.dir}/stacks/exiting.so", create="exit(3);")
     for name, words in (("text", ("text.so",)), ("old", ("old.so", "ABI 8")),
                         ("less", ("less.so", "recv_peek")),
                         ("nameless", ("nameless.so", "dmm_stack_plugin")),
@@ -495,27 +448,35 @@ def pins_of_another_layout(w):
               w.bpffs, "--cgroup-root", w.cgroup_root, check=False, timeout=30)
     says(r, 1, ("layout 99", "teardown"))
     assert pins() == before
-    assert w.is_steered(w.connect()), "what the old version steers was cut"
+    assert w.is_steered(w.port()), "what the old version steers was cut"
     w.ctl("teardown")
     assert not os.path.exists(w.bpffs) or not pins()
-    assert not w.is_steered(w.connect())
-    w.start_dmmd()
+    assert not w.is_steered(w.port())
+    w.start_dmmd(policy=True)
     w.apply(w.policy())
-    assert w.is_steered(w.connect())
+    assert w.is_steered(w.port())
 
 
 @test
 def state_that_is_not_ours(w):
-    """A broken state file is set aside; a broken stored policy does not keep dmmd from starting."""
-    for name in ("state.json", "policy.yaml"):
+    """A broken state file is set aside; a broken or missing stored policy does not keep dmmd from
+    starting, nor change what is steered."""
+    for name, text in (("state.json", "{ broken \x00"), ("policy.yaml", "{ broken \x00"),
+                       ("policy.yaml", None)):
         w.daemon.terminate()
         w.daemon.wait(20)
-        with open(f"{w.dir}/state/{name}", "w") as f:
-            f.write("{ broken \x00")
-        w.start_dmmd()
+        path = f"{w.dir}/state/{name}"
+        os.unlink(path)
+        if text:
+            with open(path, "w") as f:
+                f.write(text)
+        w.start_dmmd(policy=name == "state.json")
+        w.ready()
+        assert w.is_steered(w.port()), (name, text)
+        assert name in w.log(), name
         w.apply(w.policy())
         w.ready()
-        assert w.is_steered(w.connect())
+        assert w.is_steered(w.port())
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """dmmd may come and go: killed, restarted and stopped over its pins while flows run, it cuts none of
 them, and connects follow the policy all the while. It supervises its instances, keeps nothing of
-what it handed over, applies changes while others run, and its control socket survives bad company."""
+what it handed over, and applies changes while others run."""
 
 import contextlib
 import errno
@@ -11,29 +11,30 @@ import os
 import re
 import signal
 import socket
-import stat
 import struct
 import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from dmmtest import LONG, OUT, ROOT, World, main, sh, test, wait_for
+import plugins
+from dmmtest import LONG, OUT, World, connected, local_port, main, sh, test, wait_for
 
 ECHO = 8601
 NOBODY = 65534
-READERS = 60  # the group `games`: any that exists will do
 STALL = 2.0
 
 
 class DmmdWorld(World):
     def __init__(self):
         super().__init__()
-        self.serve(echo, ECHO)
-        self.dmmd("--group", "games")
+        self.serve_echo(ECHO)
+        self.dmmd()
         self.apply(self.policy())
 
-    def restart(self, *args):
-        self.dmmd("--group", "games", *args)
+    def restart(self, *args, **kw):
+        """Starts dmmd again, and waits until it has gone through the stored policy."""
+        self.dmmd(*args, **kw)
+        wait_for("the stored policy is live", lambda: self.ctl_json("status")["policy"])
 
     def stop(self, sig=signal.SIGTERM):
         self.daemon.send_signal(sig)
@@ -45,40 +46,10 @@ class DmmdWorld(World):
                             f"{self.bpffs}/maps/dmm_instances", "key", "0", "0", "0", "0").stdout)
         return out["formatted"]["value"]["pid"]
 
-    def port(self, addr=None, cgroup="/fast"):
-        """The local port that a connect gets now."""
-        return self.call(local_port, addr or self.server4, cgroup=cgroup)
-
-    def check_policy(self):
-        """Connects go where the usual policy says, over both IP versions."""
-        for addr in (self.server4, self.server6):
-            assert self.is_steered(self.port(addr)), f"{addr}: not steered"
-            assert not self.is_steered(self.port(addr, "/kernel")), f"{addr}: steered"
-
-
-def echo(c):
-    while data := c.recv(65536):
-        c.sendall(data)
-
-
-def connected(addr, port=ECHO):
-    s = socket.socket(socket.AF_INET6 if ":" in addr else socket.AF_INET)
-    s.settimeout(30)
-    s.connect((addr, port))
-    return s
-
-
-def local_port(addr):
-    with connected(addr) as s:
-        port = s.getsockname()[1]
-        s.sendall(b"ping")
-        assert s.recv(10) == b"ping"
-        return port
-
 
 def connect_errno(addr):
     try:
-        local_port(addr)
+        local_port(addr, ECHO)
         return 0
     except OSError as e:
         return e.errno
@@ -89,7 +60,7 @@ def connect_errno(addr):
 def numbered(addr, progress, stop):
     """Sends numbers and wants each back in turn until the stop file is there; writes how far it is.
     Gives the count, and the longest wait for an answer."""
-    s = connected(addr)
+    s = connected(addr, ECHO)
     name, peer = s.getsockname(), s.getpeername()
     out = os.open(progress, os.O_WRONLY | os.O_CREAT)
     n, longest = 0, 0.0
@@ -531,141 +502,6 @@ def sighup_reads_the_policy_again(w):
     w.apply(w.policy())
 
 
-# --- the control socket ---
-
-def talk(path, data, uid=0, groups=()):
-    """Sends bytes, reads one line or the end; as somebody else where @uid is given."""
-    if uid:
-        os.setgroups(groups)
-        os.setgid(uid)
-        os.setuid(uid)
-    s = socket.socket(socket.AF_UNIX)
-    s.settimeout(30)
-    s.connect(path)
-    with contextlib.suppress(BrokenPipeError):
-        s.sendall(data)
-    line = b""
-    with contextlib.suppress(ConnectionResetError):
-        while not line.endswith(b"\n") and (piece := s.recv(1 << 16)):
-            line += piece
-    return line.partition(b"\n")[0]
-
-
-def control(w):
-    return f"{w.dir}/run/dmmd.sock"
-
-
-@test
-def others_may_read_by_group_and_change_nothing(w):
-    mode = os.stat(control(w))
-    assert stat.S_IMODE(mode.st_mode) == 0o660 and mode.st_gid == READERS, oct(mode.st_mode)
-    def request(verb, **args):
-        line = json.dumps({"verb": verb, "args": args}).encode() + b"\n"
-        return json.loads(w.call(talk, control(w), line, NOBODY, (READERS,)))
-    for verb in ("status", "version", "stacks list", "flows list", "stats"):
-        assert request(verb)["ok"], verb
-    generation = w.ctl_json("status")["policy"]["generation"]
-    for verb, args in (("apply", {"file": "x", "policy": w.policy()}),
-                       ("attach", {"cgroup": "/kernel"}), ("detach", {"cgroup": "/fast"}),
-                       ("run", {"cgroup": "/fast"}), ("stacks restart", {"name": "fast"}),
-                       ("stacks drain", {"name": "fast"})):
-        answer = request(verb, **args)
-        assert not answer["ok"] and answer["error"]["errno"] == "EPERM", (verb, answer)
-        assert answer["error"]["exit"] == 4, answer
-    assert w.ctl_json("status")["policy"]["generation"] == generation
-    w.check_policy()
-    try:
-        w.call(talk, control(w), b'{"verb": "status"}\n', NOBODY)
-        raise AssertionError("somebody outside the group was let in")
-    except OSError as e:
-        assert e.errno == errno.EACCES, e
-
-
-BAD_LINES = (
-    b"garbage\n", b"\n", b"[]\n", b"null\n", b"42\n", b'"status"\n', b"{\n", b"}\n", b"{}\n",
-    b'{"verb": 1}\n', b'{"verb": null}\n', b'{"verb": "nonesuch"}\n', b'{"verb": "status"\n',
-    b'{"verb": "status", "verb": "apply"}x\n', b'\x00\x01\xff\xfe\n', b'{"verb": "\xff\xfe"}\n',
-    b'{"verb": "apply"}\n', b'{"verb": "apply", "args": {"policy": 5}}\n',
-    b'{"verb": "apply", "args": []}\n', b'{"verb": "attach", "args": {"cgroup": {}}}\n',
-    b'{"verb": "attach", "args": {"pid": -1}}\n', b'{"verb": "attach", "args": {"pid": 1e99}}\n',
-    b'{"verb": "stacks restart", "args": {"name": "' + b"x" * 5000 + b'"}}\n',
-    b'{"verb": "attach", "args": {"cgroup": "' + b"../" * 300 + b'"}}\n',
-    b'{"a":' * 5000 + b"1" + b"}" * 5000 + b"\n", b"[" * 50000 + b"\n")
-
-
-@test
-def bad_requests_are_answered_and_forgotten(w):
-    for line in BAD_LINES:
-        answer = w.call(talk, control(w), line)
-        answer = json.loads(answer)
-        assert answer["ok"] is False and answer["error"]["text"], (line[:60], answer)
-    assert json.loads(w.call(talk, control(w), b'garbage\n{"verb": "ping"}\n'))["ok"] is False
-    w.check_policy()
-
-
-def memory(pid):
-    with open(f"/proc/{pid}/statm") as f:
-        return int(f.read().split()[1]) * 4096
-
-
-@test
-def lines_too_long_are_refused(w):
-    before = memory(w.daemon.pid)
-    line = w.call(talk, control(w), b"x" * (1 << 20), NOBODY, (READERS,))
-    assert not line or json.loads(line)["ok"] is False, line
-    line = w.call(talk, control(w), b" " * (81 << 20), timeout=120)
-    assert not line or json.loads(line)["ok"] is False, line[:100]
-    wait_for("its memory is given back", lambda: memory(w.daemon.pid) < before + (16 << 20))
-    w.check_policy()
-
-
-def become_reader(uid):
-    if uid:
-        os.setgroups((READERS,))
-        os.setgid(uid)
-        os.setuid(uid)
-
-
-def stubborn(path, ready, uid, kinds):
-    """64 clients of these kinds in turn: idle, within a line, or asking and never reading."""
-    become_reader(uid)
-    clients = []
-    for i in range(64):
-        s = socket.socket(socket.AF_UNIX)
-        s.connect(path)
-        s.setblocking(False)
-        kind = kinds[i % len(kinds)]
-        if kind == "half":
-            s.send(b'{"verb": "sta')
-        elif kind == "deaf":
-            with contextlib.suppress(BlockingIOError, ConnectionError):
-                for _ in range(100000):
-                    s.send(b'{"verb": "status"}\n')
-        clients.append(s)
-    ready.send(b"R")
-    ready.recv(1)  # enough
-    return len(clients)
-
-
-@test
-def slow_and_idle_clients_hold_up_nobody(w):
-    before = memory(w.daemon.pid)
-    for uid in (0, NOBODY):
-        for kinds in (("idle",), ("idle", "half", "deaf"), ("deaf",)):
-            ready, other = socket.socketpair()
-            ready.settimeout(30)
-            child = w.start(stubborn, control(w), other, uid, kinds)
-            assert ready.recv(1) == b"R"
-            for _ in range(10):
-                w.ctl("status")
-            w.apply(w.policy())
-            w.check_policy()
-            assert memory(w.daemon.pid) < before + (32 << 20)
-            ready.send(b"E")
-            child.result()
-    w.ctl("status")
-
-
 # --- more than one dmmd, and none ---
 
 @test
@@ -675,7 +511,7 @@ def readiness_is_told_to_the_service_manager(w):
     s.bind(path)
     s.settimeout(20)
     w.stop()
-    w.dmmd("--group", "games", env=dict(os.environ, NOTIFY_SOCKET=path))
+    w.restart(env=dict(os.environ, NOTIFY_SOCKET=path))
     said = b""
     while b"READY=1" not in said.split(b"\n"):
         said += s.recv(4096) + b"\n"
@@ -717,53 +553,14 @@ def second_dmmd_on_the_same_directories_is_refused(w):
 @test
 def two_dmmds_run_side_by_side(w):
     other = World()
-    other.serve(echo, ECHO)
+    other.serve_echo(ECHO)
     other.up()
     for world in (w, other):
-        world.run("sysctl", "-n", "net.ipv4.ip_local_reserved_ports")
-        for addr in (world.server4, world.server6):
-            assert world.is_steered(world.call(local_port, addr, cgroup="/fast"))
-            assert not world.is_steered(world.call(local_port, addr, cgroup="/kernel"))
+        world.check_policy()
     other.ctl("teardown")
-    assert not other.is_steered(other.call(local_port, other.server4, cgroup="/fast"))
+    assert not other.is_steered(other.port())
     other.close()
     w.check_policy()
-
-
-CRASH = """
-#include <stdlib.h>
-#include <dmm/stack.h>
-static int create(const struct dmm_stack_params *p, const struct dmm_host *h, struct dmm_stack **r)
-{ abort(); }
-"""
-
-
-def build_plugin(w, name, head):
-    """A plug-in that has every op of lwip's but those that @head redefines: `create`."""
-    src, so = f"{w.dir}/{name}.c", f"{w.dir}/stacks/{name}.so"
-    os.makedirs(f"{w.dir}/stacks", exist_ok=True)
-    with open(src, "w") as f:
-        f.write(head + """
-static void d(struct dmm_stack *s) {}
-static void in(struct dmm_stack *s, const struct dmm_frame *f, unsigned int n) {}
-static uint64_t t(struct dmm_stack *s, uint64_t n) { return UINT64_MAX; }
-static int co(struct dmm_stack *s, const struct dmm_connect *a, struct dmm_conn **r) { return -1; }
-static ssize_t se(struct dmm_conn *c, const void *b, size_t n) { return 0; }
-static size_t sp(struct dmm_conn *c) { return 0; }
-static unsigned int pe(struct dmm_conn *c, struct iovec *v, unsigned int n) { return 0; }
-static void dn(struct dmm_conn *c, size_t n) {}
-static int sh(struct dmm_conn *c) { return 0; }
-static void cl(struct dmm_conn *c) {}
-static int op(struct dmm_conn *c, enum dmm_stack_option o, int v) { return 0; }
-static void us(struct dmm_conn *c, void *u) {}
-const struct dmm_stack_ops dmm_stack_plugin = {
-  .abi = DMM_STACK_ABI, .size = sizeof(struct dmm_stack_ops), .name = "crash", .version = "1",
-  .create = create, .destroy = d, .input = in, .tick = t, .connect = co, .send = se,
-  .send_space = sp, .recv_peek = pe, .recv_done = dn, .unsent = sp, .shutdown = sh, .close = cl,
-  .abort = cl, .set_option = op, .set_user = us };
-""")
-    sh("gcc", "-shared", "-fPIC", f"-I{ROOT}/include", "-o", so, src)
-    return so
 
 
 @test
@@ -772,7 +569,7 @@ def crash_loop_is_given_up_in_plain_sight(w):
     begins to crash later, the instance is tried more and more seldom, then given up, and new flows
     follow the rule."""
     os.makedirs(f"{w.dir}/stacks", exist_ok=True)
-    build_plugin(w, "crash", CRASH)
+    plugins.build(f"{w.dir}/stacks/crash.so", create="abort();")
     sh("cp", f"{OUT}/stacks/lwip.so", f"{w.dir}/stacks/lwip.so")
     sh("cp", f"{OUT}/stacks/lwip.so", f"{w.dir}/stacks/later.so")
     w.stop()
@@ -833,7 +630,7 @@ def reconnecting(addr, stop, lost):
     breaks = n = 0
     while not os.path.exists(stop):
         try:
-            s = connected(addr)
+            s = connected(addr, ECHO)
             while not os.path.exists(stop):
                 s.sendall(b"x")
                 assert s.recv(1) == b"x"

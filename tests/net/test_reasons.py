@@ -302,6 +302,12 @@ def unspecified_destinations(w):
 
 
 @test
+def multicast_destinations(w):
+    for addr in ("224.0.0.1", "239.1.2.3", "255.255.255.255", "ff0e::1"):
+        w.stays("multicast", plain, addr, flow=False)
+
+
+@test
 def own_addresses(w):
     for addr in (w.client4, w.client6, OTHER4, OTHER6, *LINK2_CLIENT):
         w.stays("builtin-own", plain, addr)

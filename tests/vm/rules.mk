@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# The test guest's init: static, it is all there is in the guest. It and the tests the guest runs
-# are named for tests/vm/run through the folder they are in.
+# The test guest's init is static: the guest has no libraries but those its tests bring along.
 
 vm-init := $(O)/tests/vm/init
 TEST_PROGRAMS += $(vm-init)

@@ -30,7 +30,7 @@
 #define MAX_ROUNDS   1000
 #define MAX_CONNECTS 200 /* sockets open at a time, in each cgroup */
 #define TIMEOUT_MS   5000
-#define SETTLE	     10
+#define SETTLE	     40
 
 /* One cgroup's: of the round that runs, and of all. */
 struct figures {
@@ -225,7 +225,7 @@ static bool parse(struct options *o, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	struct options o = { .connects = 40, .rounds = 100 };
+	struct options o = { .connects = 80, .rounds = 100 };
 	struct floor_bpf *skel = NULL;
 	int r = 0;
 

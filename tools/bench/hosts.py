@@ -96,6 +96,10 @@ class Hosts(World):
     def server(self, link):
         return f"fd00:198:{18 + link}::2" if self.o.family == 6 else f"198.18.{link}.2"
 
+    def ctl(self, *args, **kw):
+        # a spinning instance and its neighbours may keep dmmd from the CPU
+        return super().ctl("--timeout", "60", *args, **kw)
+
     # --- the instance ---
 
     def use_poll(self, poll):
@@ -114,8 +118,8 @@ class Hosts(World):
     # --- one measurement ---
 
     def on_core(self, who, program, *args):
-        return ["nice", "-n", str(self.o.nice), "taskset", "-c", str(self.o.cores[who]), os.path.join(OUT, "bench", program),
-                *map(str, args)]
+        return ["nice", "-n", str(self.o.nice), "taskset", "-c", str(self.o.cores[who]),
+                os.path.join(OUT, "bench", program), *map(str, args)]
 
     @contextlib.contextmanager
     def serving(self, spin=False):

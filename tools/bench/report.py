@@ -57,6 +57,13 @@ def print_machine(m):
           f"{m['instance_runs_with']}; {m['rounds']} rounds of {m['seconds']:g} s per point\n")
 
 
+def print_noise(m):
+    """A bench itself makes a load of about 2; what is there before it is somebody else's."""
+    if m["load_average"] > 0.5:
+        print(f"\nother work was running (load {m['load_average']:.1f} before, "
+              f"{m['load_average_after']:.1f} after): look at the spreads, and see --nice")
+
+
 def spread(values):
     return {"median": statistics.median(values), "min": min(values), "max": max(values),
             "rounds": values} if values else None

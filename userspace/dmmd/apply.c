@@ -15,9 +15,12 @@
 
 #define EXIT_FAILED	1
 #define EXIT_BAD_POLICY 5
+#define MAX_WAITING	16
 
 struct dmmd_job {
 	struct dmmd *d;
+	struct dmmd_job *next; /* that waits behind this one */
+	bool restore;
 	struct dmm_policy *policy;
 	struct dmm_findings found;
 	struct dmm_tables tables;
@@ -49,21 +52,17 @@ static int job_new(struct dmmd *d, const struct dmmd_policy_text *policy, dmmd_d
 		   void *ctx, struct dmmd_job **ret)
 {
 	struct dmmd_job *job = calloc(1, sizeof(*job));
-	int r;
 
 	if (!job)
 		return -ENOMEM;
 	job->d = d;
 	job->done = done;
 	job->ctx = ctx;
-	job->begun_at = dmm_now_ns();
-	job->applied_at = dmm_clock_ns(CLOCK_REALTIME);
-	job->generation = d->state.generation + 1;
-	job->len = policy->len;
-	r = dmmd_classes_clone(&d->state.classes, &job->classes);
+	dmmd_classes_init(&job->classes);
 	job->file = strdup(policy->file);
 	job->text = malloc(policy->len + 1);
-	if (r < 0 || !job->file || !job->text) {
+	job->len = policy->len;
+	if (!job->file || !job->text) {
 		job_free(job);
 		return -ENOMEM;
 	}
@@ -106,18 +105,14 @@ static void fail(struct dmmd_job *job, int err, int exit_code, const char *hint,
 	job_free(job);
 }
 
-static void fail_steer(struct dmmd_job *job, int err)
+/* @reason as dmm_steer_reason() gives it: sentence, newline, hint. */
+static void fail_reason(struct dmmd_job *job, int err, char *reason)
 {
-	char text[512];
-	const char *hint;
-	char *newline;
+	char *hint = strchr(reason, '\n');
 
-	snprintf(text, sizeof(text), "%s", dmm_steer_reason());
-	newline = strchr(text, '\n');
-	hint = newline ? newline + 1 : NULL;
-	if (newline)
-		*newline = '\0';
-	fail(job, err, EXIT_FAILED, hint, "%s", text);
+	if (hint)
+		*hint++ = '\0';
+	fail(job, err, EXIT_FAILED, hint, "%s", reason);
 }
 
 static struct json_object *report(const struct dmmd_job *job, const char *kind)
@@ -163,22 +158,27 @@ static int instance_of(void *ctx, const char *stack)
 }
 
 /* 0, or the job has answered and is gone. */
-static int prepare(struct dmmd_job *job, bool restore)
+static int prepare(struct dmmd_job *job)
 {
 	struct dmmd *d = job->d;
 	struct dmm_compile_env env = {
 		.ctx = job,
 		.class_of = class_of,
 		.instance_of = instance_of,
-		.generation = job->generation,
-		.applied_at = job->applied_at,
+		.generation = d->state.generation + 1,
+		.applied_at = dmm_clock_ns(CLOCK_REALTIME),
 	};
-	int r = dmm_policy_parse(job->text, job->len, job->file, &job->policy, &job->found);
+	int r = dmmd_classes_clone(&d->state.classes, &job->classes);
 
+	job->generation = env.generation;
+	job->applied_at = env.applied_at;
+	job->begun_at = dmm_now_ns();
+	if (r == 0)
+		r = dmm_policy_parse(job->text, job->len, job->file, &job->policy, &job->found);
 	if (r == 0)
 		r = dmmd_hostcheck(d, job->policy, &job->found);
 	if (r == 0)
-		r = dmmd_plan_make(d, job->policy, restore, &job->plan, &job->found);
+		r = dmmd_plan_make(d, job->policy, job->restore, &job->plan, &job->found);
 	if (r == 0 && !job->found.errors)
 		r = dmm_policy_compile(job->policy, &env, &job->tables, &job->found);
 	if (job->found.errors) {
@@ -202,7 +202,7 @@ void dmmd_check(struct dmmd *d, const struct dmmd_policy_text *policy, const cha
 		done(ctx, NULL, dmm_json_error(-ENOMEM, EXIT_FAILED, NULL, NULL, "out of memory"));
 		return;
 	}
-	if (prepare(job, false) < 0)
+	if (prepare(job) < 0)
 		return;
 	doc = report(job, kind);
 	dmm_json_set_bool(doc, "dry_run", true);
@@ -318,21 +318,27 @@ static void commit(struct dmmd_job *job)
 	job_free(job);
 }
 
+static void begin_next(struct dmmd *d);
+
 static void finish(struct dmmd_job *job)
 {
+	struct dmmd *d = job->d;
 	int r = job->err ? job->err : install(job);
 
 	if (r == 0) {
 		commit(job);
-		return;
+	} else if (job->err) {
+		roll_back(job);
+		fail(job, r, EXIT_FAILED, "the instance's log has more",
+		     "%s: a stack did not start; the policy before stays", job->file);
+	} else {
+		char reason[512];
+
+		snprintf(reason, sizeof(reason), "%s", dmm_steer_reason());
+		roll_back(job);
+		fail_reason(job, r, reason);
 	}
-	roll_back(job);
-	if (!job->err) {
-		fail_steer(job, r);
-		return;
-	}
-	fail(job, r, EXIT_FAILED, "the instance's log has more", "%s: %s", job->file,
-	     "a stack did not start; the policy before stays");
+	begin_next(d);
 }
 
 /* --- starting instances --- */
@@ -403,29 +409,21 @@ static int reserve_ports(struct dmmd_job *job)
 	return dmmd_insts_reserve(d);
 }
 
-void dmmd_apply(struct dmmd *d, const struct dmmd_policy_text *policy, bool restore,
-		dmmd_done_fn done, void *ctx)
+static void begin(struct dmmd_job *job)
 {
-	struct dmmd_job *job;
+	struct dmmd *d = job->d;
 	int r;
 
-	if (d->job) {
-		done(ctx, NULL,
-		     dmm_json_error(-EBUSY, EXIT_FAILED, "try again when it is done", NULL,
-				    "another apply is under way"));
-		return;
-	}
-	if (job_new(d, policy, done, ctx, &job) < 0) {
-		done(ctx, NULL, dmm_json_error(-ENOMEM, EXIT_FAILED, NULL, NULL, "out of memory"));
-		return;
-	}
-	if (prepare(job, restore) < 0)
+	if (prepare(job) < 0)
 		return;
 	d->job = job;
 	r = reserve_ports(job);
 	if (r < 0) {
+		char reason[512];
+
+		snprintf(reason, sizeof(reason), "%s", dmm_steer_reason());
 		job_over(job);
-		fail_steer(job, r);
+		fail_reason(job, r, reason);
 		return;
 	}
 	job->waiting = 1; /* ours, so that nothing finishes before all have begun */
@@ -435,13 +433,63 @@ void dmmd_apply(struct dmmd *d, const struct dmmd_policy_text *policy, bool rest
 		finish(job);
 }
 
+static void begin_next(struct dmmd *d)
+{
+	while (!d->job && d->queue) {
+		struct dmmd_job *job = d->queue;
+
+		d->queue = job->next;
+		begin(job);
+	}
+}
+
+/* 0: it waits. */
+static int enqueue(struct dmmd_job *job)
+{
+	struct dmmd_job **last = &job->d->queue;
+	unsigned int n = 0;
+
+	for (; *last; last = &(*last)->next)
+		if (++n == MAX_WAITING)
+			return -EBUSY;
+	*last = job;
+	return 0;
+}
+
+void dmmd_apply(struct dmmd *d, const struct dmmd_policy_text *policy, bool restore,
+		dmmd_done_fn done, void *ctx)
+{
+	struct dmmd_job *job;
+
+	if (job_new(d, policy, done, ctx, &job) < 0) {
+		done(ctx, NULL, dmm_json_error(-ENOMEM, EXIT_FAILED, NULL, NULL, "out of memory"));
+		return;
+	}
+	job->restore = restore;
+	if (enqueue(job) < 0)
+		fail(job, -EBUSY, EXIT_FAILED, "try again when they are done",
+		     "%u applies are waiting already", MAX_WAITING);
+	else
+		begin_next(d);
+}
+
+static void abandon(struct dmmd_job *job)
+{
+	fail(job, -ECANCELED, EXIT_FAILED, NULL, "%s: dmmd is ending", job->file);
+}
+
 void dmmd_apply_abandon(struct dmmd *d)
 {
-	if (!d->job)
-		return;
 	for (unsigned int i = 0; i < DMM_MAX_INSTANCES; i++)
-		if (d->inst[i])
+		if (d->inst[i] && d->job && d->inst[i]->settled_ctx == d->job)
 			d->inst[i]->settled = NULL;
-	job_free(d->job);
+	if (d->job)
+		abandon(d->job);
 	d->job = NULL;
+	while (d->queue) {
+		struct dmmd_job *job = d->queue;
+
+		d->queue = job->next;
+		abandon(job);
+	}
 }

@@ -6,7 +6,7 @@
  *   needed any more drained
  *
  * A failure at any point undoes what came before it; the live generation has not been touched. One
- * apply at a time. */
+ * apply at a time, the next ones wait. */
 #pragma once
 
 #include <json-c/json.h>
@@ -30,5 +30,5 @@ void dmmd_apply(struct dmmd *d, const struct dmmd_policy_text *policy, bool rest
 /* The same up to where something would be touched. */
 void dmmd_check(struct dmmd *d, const struct dmmd_policy_text *policy, const char *kind,
 		dmmd_done_fn done, void *ctx);
-/* dmmd ends: forgets the apply under way. */
+/* dmmd ends: the applies under way and waiting fail. What has been started stays as it is. */
 void dmmd_apply_abandon(struct dmmd *d);

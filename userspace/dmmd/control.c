@@ -243,7 +243,8 @@ static void client_ready(struct dmmd_source *source, uint32_t events)
 
 /* --- coming and going --- */
 
-/* A place for one more, if need be that of the one longest idle; root's are the last to go. */
+/* A place for one more, if need be that of the one that has not moved for longest: idle, or deaf to
+ * its answers. Root's are the last to go. */
 static struct client **find_place(struct dmmd_control *control)
 {
 	struct client **oldest = NULL;
@@ -254,7 +255,7 @@ static struct client **find_place(struct dmmd_control *control)
 
 		if (!*place)
 			return place;
-		if ((*place)->busy || (*place)->out)
+		if ((*place)->busy)
 			continue;
 		worse = !oldest || ((*oldest)->peer.uid == 0 && (*place)->peer.uid != 0) ||
 			(((*oldest)->peer.uid == 0) == ((*place)->peer.uid == 0) &&

@@ -36,6 +36,7 @@ struct dmmd {
 	struct dmmd_cgroups cgroups;
 	struct dmmd_inst *inst[DMM_MAX_INSTANCES];		/* by slot; NULL: free */
 	struct dmmd_job *job;					/* the apply that is under way */
+	struct dmmd_job *queue;					/* those after it */
 	struct dmm_port_range pending_ports[DMM_MAX_INSTANCES]; /* of the stacks it will start */
 	unsigned int n_pending_ports;
 	struct dmmd_control *control;
@@ -46,6 +47,7 @@ struct dmmd {
 	uint64_t started_mono;
 	bool adopted;  /* d->state and what runs agree: it may be saved */
 	bool notified; /* READY=1 */
+	bool pristine; /* ends in failure and nothing was ever applied or attached */
 	int exit_code;
 };
 

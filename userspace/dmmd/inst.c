@@ -403,9 +403,9 @@ void dmmd_inst_end(struct dmmd_inst *inst, enum dmmd_after after, const char *wh
 		after_end(inst);
 		return;
 	}
-	snprintf(inst->why, sizeof(inst->why), "%s", why);
 	if (inst->life == DMMD_ENDING)
 		return;
+	snprintf(inst->why, sizeof(inst->why), "%s", why);
 	if (inst->life == DMMD_STARTING || dmmd_inst_send(inst, DMM_MSG_STOP) < 0)
 		kill_it(inst);
 	inst->life = DMMD_ENDING;
@@ -458,6 +458,7 @@ void dmmd_inst_leave(struct dmmd_inst *inst)
 {
 	struct dmmd *d = inst->d;
 
+	settle(inst, -ECANCELED, "dmmd is ending");
 	dmmd_source_remove(&d->loop, &inst->channel);
 	dmmd_source_remove(&d->loop, &inst->process);
 	dmmd_timer_exit(&d->loop, &inst->timer);

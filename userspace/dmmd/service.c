@@ -128,8 +128,7 @@ void dmmd_steer_exit(struct dmmd *d)
 {
 	dmm_view_close(d->view);
 	dmm_steer_close(d->steer);
-	/* nothing was ever applied or attached: leave no half of anything behind */
-	if (d->exit_code != 0 && d->state.generation == 0 && d->cgroups.n == 0)
+	if (d->pristine) /* leave no half of anything behind */
 		dmm_steer_teardown(d->options.bpffs, NULL, NULL);
 }
 
@@ -153,12 +152,16 @@ static void applied(void *ctx, struct json_object *result, struct json_object *e
 	const char *findings = dmm_json_text(result, "findings");
 	uint64_t code = 1;
 
+	if (d->loop.stop) { /* abandoned */
+		json_object_put(error);
+		return;
+	}
 	if (findings)
 		fputs(findings, stderr);
 	if (error)
 		log_error_object(error);
 	/* a first start that fails is a failed start; once there is something to go on with, go on */
-	if (error && !d->notified && d->state.generation == 0) {
+	if (error && !d->notified && d->options.policy && d->state.generation == 0) {
 		dmm_json_u64(error, "exit", 255, &code);
 		d->exit_code = (int)code;
 		d->loop.stop = true;
@@ -184,19 +187,25 @@ static int apply_file(struct dmmd *d, const char *path, bool restore)
 	return 0;
 }
 
+/* The stored text counts, also where the state file that would name its source was lost. */
 static int apply_last_good(struct dmmd *d)
 {
 	dmm_autofree char *text = NULL;
 	struct dmmd_policy_text policy = { .file = d->state.policy_file };
-	int r;
+	char path[PATH_MAX];
+	int r = dmmd_state_load_policy(d->options.state_dir, &text, &policy.len);
 
-	if (!policy.file) {
+	snprintf(path, sizeof(path), "%s/policy.yaml", d->options.state_dir);
+	if (r == -ENOENT) {
+		if (policy.file)
+			dmm_warning("%s is gone: going on with the pins alone", path);
 		applied(d, json_object_new_object(), NULL);
 		return 0;
 	}
-	r = dmmd_state_load_policy(d->options.state_dir, &text, &policy.len);
 	if (r < 0)
-		return dmm_err(r, "%s/policy.yaml", d->options.state_dir);
+		return dmm_err(r, "%s", path);
+	if (!policy.file)
+		policy.file = path;
 	policy.text = text;
 	dmmd_apply(d, &policy, true, applied, d);
 	return 0;
@@ -204,7 +213,14 @@ static int apply_last_good(struct dmmd *d)
 
 int dmmd_policy_init(struct dmmd *d)
 {
-	return d->options.policy ? apply_file(d, d->options.policy, true) : apply_last_good(d);
+	int r = d->options.policy ? apply_file(d, d->options.policy, true) : apply_last_good(d);
+
+	/* what is live already is worth more than a file that cannot be read */
+	if (r < 0 && d->state.generation > 0) {
+		applied(d, json_object_new_object(), NULL);
+		return 0;
+	}
+	return r;
 }
 
 static void reload(struct dmmd *d)
@@ -375,7 +391,8 @@ int dmmd_instances_init(struct dmmd *d)
 void dmmd_instances_exit(struct dmmd *d)
 {
 	dmmd_apply_abandon(d);
-	if (d->exit_code == 0)
+	d->pristine = d->exit_code != 0 && d->state.generation == 0 && d->cgroups.n == 0;
+	if (!d->pristine)
 		dmmd_save(d);
 	for (unsigned int i = 0; i < DMM_MAX_INSTANCES; i++)
 		if (d->inst[i])

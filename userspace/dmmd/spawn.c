@@ -125,8 +125,8 @@ static int relay_listen(int family, int *ret_fd, uint16_t *ret_port)
 	return 0;
 }
 
-/* For injecting held SYNs: the mark lets its packets through the lo filter, and lo is all it reaches. */
-static int raw_open(int family, uint32_t mark, int *ret_fd)
+/* For injecting held SYNs: lo is all it reaches. */
+static int raw_open(int family, int *ret_fd)
 {
 	dmm_autoclose int fd = socket(family, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_RAW);
 	int r;
@@ -135,8 +135,6 @@ static int raw_open(int family, uint32_t mark, int *ret_fd)
 		return -errno;
 	r = family == AF_INET ? set_int(fd, IPPROTO_IP, IP_HDRINCL, 1)
 			      : set_int(fd, IPPROTO_IPV6, IPV6_HDRINCL, 1);
-	if (r == 0)
-		r = set_int(fd, SOL_SOCKET, SO_MARK, (int)mark);
 	if (r == 0 && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3) < 0)
 		r = -errno;
 	if (r < 0)
@@ -147,7 +145,6 @@ static int raw_open(int family, uint32_t mark, int *ret_fd)
 
 static int open_sockets(struct dmmd_inst *inst, struct parcel *parcel, char *text, size_t size)
 {
-	uint32_t mark = dmm_steer_inject_mark(inst->d->steer);
 	char path[PATH_MAX];
 	int pair[2];
 	int r = relay_listen(AF_INET, &parcel->fds[DMM_FD_RELAY4],
@@ -158,9 +155,9 @@ static int open_sockets(struct dmmd_inst *inst, struct parcel *parcel, char *tex
 				 &parcel->relay_port[DMM_FAMILY_V6]);
 	if (r < 0)
 		return fail(r, text, size, "relay listener");
-	r = raw_open(AF_INET, mark, &parcel->fds[DMM_FD_RAW4]);
+	r = raw_open(AF_INET, &parcel->fds[DMM_FD_RAW4]);
 	if (r == 0)
-		r = raw_open(AF_INET6, mark, &parcel->fds[DMM_FD_RAW6]);
+		r = raw_open(AF_INET6, &parcel->fds[DMM_FD_RAW6]);
 	if (r < 0)
 		return fail(r, text, size, "raw socket");
 	r = dmmd_inst_control_path(inst, path);

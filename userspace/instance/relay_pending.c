@@ -110,22 +110,27 @@ static void let_syn_go(struct relay *relay, struct flow *flow)
 	inject(relay, flow, flow->syn.packet, flow->syn.len);
 }
 
+/* Frees the flow, then tells: an application that connects again at once finds everything as if the
+ * attempt had never been. The held SYN stays readable in the freed flow. */
+static void end_by(struct relay *relay, struct flow *flow, const uint8_t *packet, size_t len)
+{
+	relay->args.shared->flows_refused++;
+	relay_free_flow(relay, flow);
+	inject_back(relay, flow, packet, len);
+}
+
 static void end_by_refusal(struct relay *relay, struct flow *flow)
 {
 	uint8_t packet[INJECT_MAX];
 
-	inject_back(relay, flow, packet, inject_refusal(&flow->syn, packet));
-	relay->args.shared->flows_refused++;
-	relay_free_flow(relay, flow);
+	end_by(relay, flow, packet, inject_refusal(&flow->syn, packet));
 }
 
 void pending_end_by_icmp(struct relay *relay, struct flow *flow, const struct icmp_error *error)
 {
 	uint8_t packet[INJECT_MAX];
 
-	inject_back(relay, flow, packet, inject_icmp(&flow->syn, error, packet));
-	relay->args.shared->flows_refused++;
-	relay_free_flow(relay, flow);
+	end_by(relay, flow, packet, inject_icmp(&flow->syn, error, packet));
 }
 
 static void end_by_unreachable(struct relay *relay, struct flow *flow, int err)

@@ -12,7 +12,6 @@
 #include "bpf/sock.skel.h"
 #include "bpf/steer.skel.h"
 
-#define INJECT_MARK 0x646d6d01u /* "dmm", 1: no bits that others are known to use */
 
 static const char teardown_hint[] =
 	"`dmmctl teardown` removes it (steered connections end), then start again";
@@ -293,7 +292,6 @@ static int write_config(struct dmm_steer *steer, const struct dmm_steer_options 
 		return dmm_steer_refuse(-ESTALE, teardown_hint,
 					"%s serves another network namespace", steer->bpffs);
 	config->layout = DMM_ABI_LAYOUT;
-	config->inject_mark = INJECT_MARK;
 	config->netns_cookie = cookie;
 	config->stale_ms = options->stale_ms;
 	r = bpf_map_update_elem(steer->map[DMM_MAP_config], &zero, config, BPF_ANY);
@@ -427,11 +425,6 @@ int dmm_steer_repair(struct dmm_steer *steer)
 	if (r == 0)
 		r = dmm_links_adopt(steer, &links);
 	return r < 0 ? r : (int)(lo + interfaces + links);
-}
-
-uint32_t dmm_steer_inject_mark(struct dmm_steer *steer)
-{
-	return steer->config.inject_mark;
 }
 
 int dmm_steer_mirror_fd(struct dmm_steer *steer)

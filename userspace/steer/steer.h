@@ -96,4 +96,3 @@ int dmm_steer_sweep_flows(struct dmm_steer *steer, uint64_t age_ns);
  * picture (open does that), then changes whenever the descriptor is readable. */
 int dmm_steer_mirror_fd(struct dmm_steer *steer);
 int dmm_steer_mirror_run(struct dmm_steer *steer);
-uint32_t dmm_steer_inject_mark(struct dmm_steer *steer);

@@ -35,8 +35,8 @@ enum dmm_handover_fd {
 	DMM_FD_RING,	   /* ring buffer map of struct dmm_event */
 	DMM_FD_RELAY4,	   /* listener on 127.0.0.1 */
 	DMM_FD_RELAY6,	   /* listener on ::1 */
-	DMM_FD_RAW4,	   /* SOCK_RAW IPPROTO_RAW with IP_HDRINCL and SO_MARK */
-	DMM_FD_RAW6,	   /* SOCK_RAW IPPROTO_RAW with IPV6_HDRINCL and SO_MARK */
+	DMM_FD_RAW4,	   /* SOCK_RAW IPPROTO_RAW with IP_HDRINCL, bound to lo */
+	DMM_FD_RAW6,	   /* SOCK_RAW IPPROTO_RAW with IPV6_HDRINCL, bound to lo */
 	DMM_FD_CONTROL,	   /* listening SOCK_SEQPACKET, for adoption by the next dmmd */
 	DMM_NUM_HANDOVER_FDS,
 };

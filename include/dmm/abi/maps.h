@@ -7,11 +7,11 @@
 
 /* dmm_config[0]: set by dmmd before anything is attached. */
 struct dmm_config {
-	__u32 layout;	     /* DMM_ABI_LAYOUT */
-	__u32 inject_mark;   /* SO_MARK of injected packets: the lo filter lets them through */
-	__u64 netns_cookie;  /* the namespace this dmmd serves */
-	__u32 max_level;     /* deepest cgroup level a policy or attach names */
-	__u32 stale_ms;	     /* heartbeat age that turns new flows away */
+	__u32 layout;	    /* DMM_ABI_LAYOUT */
+	__u32 max_level;    /* deepest cgroup level a policy or attach names */
+	__u64 netns_cookie; /* the namespace this dmmd serves */
+	__u32 stale_ms;	    /* heartbeat age that turns new flows away */
+	__u32 pad;
 };
 
 /* dmm_live[0]: index of the live generation slot, one 4-byte write makes a policy live. The slot's

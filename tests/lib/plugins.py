@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stack plug-ins that are wrong in one way each, built for a test."""
+
+import os
+
+from dmmtest import ROOT, sh
+
+SOURCE = """
+#include <stdlib.h>
+#include <dmm/stack.h>
+static int cr(const struct dmm_stack_params *p, const struct dmm_host *h, struct dmm_stack **r)
+{ %(create)s }
+static void de(struct dmm_stack *s) {}
+static void in(struct dmm_stack *s, const struct dmm_frame *f, unsigned int n) {}
+static uint64_t ti(struct dmm_stack *s, uint64_t n) { return UINT64_MAX; }
+static int co(struct dmm_stack *s, const struct dmm_connect *a, struct dmm_conn **r) { return -1; }
+static ssize_t se(struct dmm_conn *c, const void *b, size_t n) { return 0; }
+static size_t sp(struct dmm_conn *c) { return 0; }
+static unsigned int pe(struct dmm_conn *c, struct iovec *v, unsigned int n) { return 0; }
+static void dn(struct dmm_conn *c, size_t n) {}
+static int sh(struct dmm_conn *c) { return 0; }
+static void cl(struct dmm_conn *c) {}
+static int op(struct dmm_conn *c, enum dmm_stack_option o, int v) { return 0; }
+static void us(struct dmm_conn *c, void *u) {}
+const struct dmm_stack_ops %(symbol)s = {
+  .abi = %(abi)s, .size = sizeof(struct dmm_stack_ops), .name = "bad", .version = "1",
+  .create = cr, .destroy = de, .input = in, .tick = ti, .connect = co, .send = se,
+  .send_space = sp, .recv_peek = %(peek)s, .recv_done = dn, .unsent = sp, .shutdown = sh,
+  .close = cl, .abort = cl, .set_option = op, .set_user = us };
+"""
+
+
+def build(path, **differs):
+    """Makes the plug-in @path (.so); @differs: create (a body), symbol, abi, peek."""
+    parts = {"create": "*r = NULL; return 0;", "symbol": "dmm_stack_plugin",
+             "abi": "DMM_STACK_ABI", "peek": "pe", **differs}
+    source = path + ".c"
+    with open(source, "w") as f:
+        f.write(SOURCE % parts)
+    sh("gcc", "-w", "-shared", "-fPIC", f"-I{ROOT}/include", "-o", path, source)
+    os.unlink(source)
