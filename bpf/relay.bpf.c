@@ -164,8 +164,8 @@ static __always_inline enum dmm_flow_state end_state(__u32 old)
 {
 	if (old == TCP_SYN_SENT)
 		return DMM_FLOW_FAILED;
-	return old == TCP_ESTABLISHED || old == 8 /* CLOSE_WAIT */ ? DMM_FLOW_RESET :
-								     DMM_FLOW_CLOSED;
+	return old == TCP_ESTABLISHED || old == 8 /* CLOSE_WAIT */ ? DMM_FLOW_RESET
+								   : DMM_FLOW_CLOSED;
 }
 
 static __always_inline void count_bytes(struct bpf_sock *sk, struct dmm_flow *flow)

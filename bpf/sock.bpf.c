@@ -26,13 +26,13 @@ struct dmm_map_values {
 };
 const struct dmm_map_values *dmm_map_values;
 
-#define SOCK_STREAM	1
-#define EADDRINUSE	98
-#define MAX_LEVELS	32
-#define PORT_TRIES	32
-#define SAME_CALL_NS	50000
-#define ALLOW		1
-#define DENY		0
+#define SOCK_STREAM  1
+#define EADDRINUSE   98
+#define MAX_LEVELS   32
+#define PORT_TRIES   32
+#define SAME_CALL_NS 50000
+#define ALLOW	     1
+#define DENY	     0
 
 /* --- class --- */
 

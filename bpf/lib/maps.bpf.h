@@ -40,7 +40,7 @@ struct dmm_table_map {
 /* [slot * DMM_NUM_TABLES + table] */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, DMM_GEN_SLOTS * DMM_NUM_TABLES);
+	__uint(max_entries, DMM_GEN_SLOTS *DMM_NUM_TABLES);
 	__type(key, __u32);
 	__array(values, struct dmm_table_map);
 } dmm_tables SEC(".maps");
@@ -81,7 +81,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);
-	__uint(max_entries, DMM_MAX_INSTANCES * DMM_MAX_QUEUES);
+	__uint(max_entries, DMM_MAX_INSTANCES *DMM_MAX_QUEUES);
 	__type(key, __u32);
 	__type(value, __u32);
 } dmm_xsks SEC(".maps");

@@ -152,8 +152,8 @@ __noinline int parse_quote(struct xdp_md *ctx, __u32 offset, __u32 family, struc
 
 	if (!quote)
 		return DMM_REASON_XDP_NOT_TRANSPORT;
-	reason = family == DMM_FAMILY_V4 ? quoted_ipv4(ctx, &chain, quote) :
-					   quoted_ipv6(ctx, &chain, quote);
+	reason = family == DMM_FAMILY_V4 ? quoted_ipv4(ctx, &chain, quote)
+					 : quoted_ipv6(ctx, &chain, quote);
 	if (reason != DMM_REASON_NONE)
 		return reason;
 	if (!proto_of(chain.next, &quote->proto))

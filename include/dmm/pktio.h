@@ -18,31 +18,31 @@
 struct dmm_frame {
 	uint8_t *data;
 	uint32_t len;
-	uint32_t room;	  /* bytes from data to the end of the buffer */
+	uint32_t room; /* bytes from data to the end of the buffer */
 	uint16_t headroom;
-	uint16_t queue;	  /* received on / to be sent on */
-	uint32_t flags;	  /* DMM_FRAME_* */
-	uint64_t cookie;  /* the packet I/O's own: which buffer this is */
+	uint16_t queue;	 /* received on / to be sent on */
+	uint32_t flags;	 /* DMM_FRAME_* */
+	uint64_t cookie; /* the packet I/O's own: which buffer this is */
 };
 
 #define DMM_FRAME_CSUM_OK 1u /* the packet I/O vouches for the transport checksum */
 
 struct dmm_pktio_caps {
-	char mode[16];	   /* what was got: "native", "generic", "memory" */
-	char copy[16];	   /* "zerocopy", "copy" */
+	char mode[16]; /* what was got: "native", "generic", "memory" */
+	char copy[16]; /* "zerocopy", "copy" */
 	uint32_t queues;
-	uint32_t mtu;	   /* L3 bytes */
+	uint32_t mtu; /* L3 bytes */
 	uint32_t frame_size;
-	uint32_t frames;   /* in all */
+	uint32_t frames; /* in all */
 	bool need_wakeup;
 };
 
 struct dmm_pktio_stats {
 	uint64_t rx_packets, rx_bytes, tx_packets, tx_bytes;
-	uint64_t rx_dropped;	/* by the kernel: ring full or no fill frame */
-	uint64_t tx_full;	/* tx_burst() took fewer than asked */
+	uint64_t rx_dropped; /* by the kernel: ring full or no fill frame */
+	uint64_t tx_full;    /* tx_burst() took fewer than asked */
 	uint64_t alloc_failed;
-	uint64_t kicks;		/* wake-up system calls */
+	uint64_t kicks; /* wake-up system calls */
 };
 
 struct dmm_pktio;

@@ -23,7 +23,7 @@
 #include <dmm/pktio.h>
 
 /* Raised when a struct or a meaning changes; the host refuses any other by name. */
-#define DMM_STACK_ABI 1
+#define DMM_STACK_ABI	 1
 #define DMM_STACK_SYMBOL "dmm_stack_plugin"
 
 struct dmm_stack; /* the plug-in's own */
@@ -37,15 +37,21 @@ struct dmm_endpoint {
 
 enum dmm_log_level { DMM_LOG_ERROR, DMM_LOG_WARNING, DMM_LOG_INFO, DMM_LOG_DEBUG };
 
-/* What happened to a connection. */
-#define DMM_EV_CONNECTED (1u << 0) /* established: connect() worked */
-#define DMM_EV_READABLE	 (1u << 1) /* recv() has bytes */
-#define DMM_EV_WRITABLE	 (1u << 2) /* send_space() is above 0 again after send() took less than asked */
-#define DMM_EV_EOF	 (1u << 3) /* the peer sent FIN and every byte before it has been recv()ed or waits */
-#define DMM_EV_ERROR	 (1u << 4) /* the connection is gone; the errno says why (ECONNREFUSED,
-				    * ECONNRESET, ETIMEDOUT, ENOMEM ...): the handle is dead */
-#define DMM_EV_CLOSED	 (1u << 5) /* after close(): nothing is left on the wire (TIME-WAIT over), the
-				    * local port may be reused. Not sent after EV_ERROR or abort() */
+/* What happened to a connection.
+ *   CONNECTED  established: connect() worked
+ *   READABLE   recv_peek() has bytes
+ *   WRITABLE   send_space() is above 0 again, after send() took less than asked
+ *   EOF        the peer sent FIN; the bytes before it have been received or wait in recv_peek()
+ *   ERROR      the connection is gone and the handle dead; the errno says why (ECONNREFUSED,
+ *              ECONNRESET, ETIMEDOUT, ENOMEM ...)
+ *   CLOSED     after close(): nothing is left on the wire (TIME-WAIT over), the local port may be
+ *              reused. Not sent after ERROR or abort() */
+#define DMM_EV_CONNECTED (1u << 0)
+#define DMM_EV_READABLE	 (1u << 1)
+#define DMM_EV_WRITABLE	 (1u << 2)
+#define DMM_EV_EOF	 (1u << 3)
+#define DMM_EV_ERROR	 (1u << 4)
+#define DMM_EV_CLOSED	 (1u << 5)
 
 struct dmm_host {
 	uint32_t abi; /* DMM_STACK_ABI */
@@ -63,19 +69,20 @@ struct dmm_host {
 	/* A new connection on a listener: returns the @user of it, NULL to refuse (RST). */
 	void *(*accepted)(void *ctx, void *listen_user, struct dmm_conn *conn,
 			  const struct dmm_endpoint *local, const struct dmm_endpoint *remote);
-	uint64_t (*now)(void *ctx); /* CLOCK_MONOTONIC, ns; constant within one call into the plug-in */
+	/* CLOCK_MONOTONIC, ns; constant within one call into the plug-in. */
+	uint64_t (*now)(void *ctx);
 	void (*random)(void *ctx, void *buf, size_t len);
 	void (*log)(void *ctx, enum dmm_log_level level, const char *format, ...)
 		__attribute__((format(printf, 3, 4)));
 };
 
 struct dmm_stack_params {
-	uint32_t mtu;		/* L3 bytes of the interface */
-	uint32_t max_conns;	/* how many the host will ask for at a time */
-	uint32_t conn_memory;	/* bytes of send and receive buffer a connection may hold, each way */
+	uint32_t mtu;	      /* L3 bytes of the interface */
+	uint32_t max_conns;   /* how many the host will ask for at a time */
+	uint32_t conn_memory; /* bytes of send and receive buffer a connection may hold, each way */
 	const uint8_t (*addrs)[16]; /* the interface's unicast addresses */
 	uint32_t n_addrs;
-	const char *options;	/* the policy's plug-in options, "" where there are none */
+	const char *options; /* the policy's plug-in options, "" where there are none */
 };
 
 struct dmm_connect {
@@ -84,17 +91,17 @@ struct dmm_connect {
 };
 
 enum dmm_stack_option {
-	DMM_OPT_NODELAY,    /* int */
-	DMM_OPT_KEEPALIVE,  /* int: seconds idle, 0 off */
+	DMM_OPT_NODELAY,   /* int */
+	DMM_OPT_KEEPALIVE, /* int: seconds idle, 0 off */
 };
 
 /* An ICMP error about a packet of ours, already checked to be about @local -> @remote. */
 struct dmm_icmp {
 	struct dmm_endpoint local, remote;
-	uint32_t seq;	/* of the TCP header it quotes */
-	uint32_t mtu;	/* packet too big: next-hop MTU; else 0 */
-	int err;	/* what the kernel would report: EHOSTUNREACH, ECONNREFUSED, ... */
-	bool hard;	/* ends a connection attempt */
+	uint32_t seq; /* of the TCP header it quotes */
+	uint32_t mtu; /* packet too big: next-hop MTU; else 0 */
+	int err;      /* what the kernel would report: EHOSTUNREACH, ECONNREFUSED, ... */
+	bool hard;    /* ends a connection attempt */
 };
 
 struct dmm_stack_stats {
@@ -140,7 +147,8 @@ struct dmm_stack_ops {
 	unsigned int (*recv_peek)(struct dmm_conn *conn, struct iovec *iov, unsigned int n);
 	/* @len bytes of them are consumed: only now does the receive window open by that much. */
 	void (*recv_done)(struct dmm_conn *conn, size_t len);
-	size_t (*unsent)(struct dmm_conn *conn); /* bytes sent by the host and not yet acknowledged */
+	/* Bytes sent by the host and not yet acknowledged. */
+	size_t (*unsent)(struct dmm_conn *conn);
 
 	int (*shutdown)(struct dmm_conn *conn); /* FIN after what was sent; receiving goes on */
 	/* The host lets go: FIN if none was sent, received bytes are thrown away, EV_CLOSED when

@@ -29,7 +29,7 @@
 #include "bpf/sock.skel.h"
 #include "bpf/steer.skel.h"
 
-#define STALE_MS    2000u
+#define STALE_MS 2000u
 
 int bpfenv_share(const struct bpfenv *env, struct bpf_object *obj)
 {

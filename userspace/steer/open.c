@@ -12,7 +12,6 @@
 #include "bpf/sock.skel.h"
 #include "bpf/steer.skel.h"
 
-
 static const char teardown_hint[] =
 	"`dmmctl teardown` removes it (steered connections end), then start again";
 

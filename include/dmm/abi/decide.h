@@ -24,7 +24,7 @@
 struct dmm_choice {
 	enum dmm_verdict verdict;
 	enum dmm_reason reason;
-	__u32 rule; /* DMM_NO_RULE where a built-in decided before the match */
+	__u32 rule;		/* DMM_NO_RULE where a built-in decided before the match */
 	enum dmm_action action; /* of that rule */
 	enum dmm_unavailable on_unavailable;
 	__u32 instance;
@@ -52,9 +52,9 @@ static __always_inline enum dmm_family dmm_addr_family(const __u8 *addr)
 
 	/* ::ffff:0:0/96, in either byte order of the machine: the bytes are 00 00 ff ff. */
 	return !w[0] && !w[1] && addr[8] == 0 && addr[9] == 0 && addr[10] == 0xff &&
-			       addr[11] == 0xff ?
-		       DMM_FAMILY_V4 :
-		       DMM_FAMILY_V6;
+			       addr[11] == 0xff
+		       ? DMM_FAMILY_V4
+		       : DMM_FAMILY_V6;
 }
 
 static __always_inline enum dmm_reason dmm_builtin_address(const __u8 *addr, enum dmm_family family)
@@ -86,13 +86,12 @@ static __always_inline void dmm_to_kernel(struct dmm_choice *c, enum dmm_reason 
 /* The rule wants an instance that cannot be had. */
 static __always_inline void dmm_unavailable(struct dmm_choice *c, enum dmm_reason reason)
 {
-	c->verdict = c->on_unavailable == DMM_UNAVAILABLE_REJECT ? DMM_VERDICT_REJECT :
-								    DMM_VERDICT_KERNEL;
+	c->verdict = c->on_unavailable == DMM_UNAVAILABLE_REJECT ? DMM_VERDICT_REJECT
+								 : DMM_VERDICT_KERNEL;
 	c->reason = reason;
 }
 
-static __always_inline void dmm_decide_stack(DMM_ENV env, const __u8 *remote,
-					     struct dmm_choice *c)
+static __always_inline void dmm_decide_stack(DMM_ENV env, const __u8 *remote, struct dmm_choice *c)
 {
 	const struct dmm_instance *inst = DMM_ENV_INSTANCE(env, c->instance);
 	const struct dmm_route *route;

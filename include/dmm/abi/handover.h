@@ -30,14 +30,14 @@ struct dmm_msg {
 
 /* Order of the descriptors that come with DMM_MSG_HANDOVER. */
 enum dmm_handover_fd {
-	DMM_FD_UMEM,	   /* sealed memfd, umem_size bytes */
-	DMM_FD_SHARED,	   /* mmapable map: struct dmm_inst_shared */
-	DMM_FD_RING,	   /* ring buffer map of struct dmm_event */
-	DMM_FD_RELAY4,	   /* listener on 127.0.0.1 */
-	DMM_FD_RELAY6,	   /* listener on ::1 */
-	DMM_FD_RAW4,	   /* SOCK_RAW IPPROTO_RAW with IP_HDRINCL, bound to lo */
-	DMM_FD_RAW6,	   /* SOCK_RAW IPPROTO_RAW with IPV6_HDRINCL, bound to lo */
-	DMM_FD_CONTROL,	   /* listening SOCK_SEQPACKET, for adoption by the next dmmd */
+	DMM_FD_UMEM,	/* sealed memfd, umem_size bytes */
+	DMM_FD_SHARED,	/* mmapable map: struct dmm_inst_shared */
+	DMM_FD_RING,	/* ring buffer map of struct dmm_event */
+	DMM_FD_RELAY4,	/* listener on 127.0.0.1 */
+	DMM_FD_RELAY6,	/* listener on ::1 */
+	DMM_FD_RAW4,	/* SOCK_RAW IPPROTO_RAW with IP_HDRINCL, bound to lo */
+	DMM_FD_RAW6,	/* SOCK_RAW IPPROTO_RAW with IPV6_HDRINCL, bound to lo */
+	DMM_FD_CONTROL, /* listening SOCK_SEQPACKET, for adoption by the next dmmd */
 	DMM_NUM_HANDOVER_FDS,
 };
 

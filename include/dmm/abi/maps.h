@@ -20,15 +20,15 @@ struct dmm_config {
 /* dmm_instances[id]: written by dmmd only. */
 struct dmm_instance {
 	enum dmm_inst_state state;
-	__u32 incarnation;	/* +1 at every start */
+	__u32 incarnation; /* +1 at every start */
 	__u32 ifindex;
 	__u32 n_queues;
-	__u16 port_first, port_last; /* wire ports it owns, host byte order */
+	__u16 port_first, port_last;	     /* wire ports it owns, host byte order */
 	__be16 relay_port[DMM_NUM_FAMILIES]; /* its listeners on 127.0.0.1 and ::1 */
 	__u32 pid;
 	__u32 pad;
-	char name[DMM_INST_NAME_LEN];	/* "fast#0" */
-	char stack[DMM_NAME_LEN];	/* "fast" */
+	char name[DMM_INST_NAME_LEN]; /* "fast#0" */
+	char stack[DMM_NAME_LEN];     /* "fast" */
 };
 
 /* dmm_shared[id] -> an mmapable array of one of these, made anew for each incarnation and mapped
@@ -42,14 +42,14 @@ struct dmm_instance {
 #define DMM_PORT_CLAIM_MS 200000u /* longer than a kernel connect() may last (tcp_syn_retries 6) */
 
 struct dmm_inst_shared {
-	__u64 beat_ns;	     /* CLOCK_MONOTONIC_COARSE of the last loop turn, >= 5 per second */
-	__u32 next_port;     /* rotor of the connect hook */
-	__u32 flows;	     /* open now */
+	__u64 beat_ns;	 /* CLOCK_MONOTONIC_COARSE of the last loop turn, >= 5 per second */
+	__u32 next_port; /* rotor of the connect hook */
+	__u32 flows;	 /* open now */
 	__u64 rx_packets, rx_bytes, tx_packets, tx_bytes;
 	__u64 flows_opened, flows_refused, flows_timed_out, flows_reset;
-	__u64 strangers;     /* connections to the relay port that no hook registered */
+	__u64 strangers; /* connections to the relay port that no hook registered */
 	__u64 tx_no_frame, rx_dropped, no_neighbour;
-	__u64 memory_bytes;  /* flow buffers held now */
+	__u64 memory_bytes; /* flow buffers held now */
 	__u8 pad[4096 - 8 - 4 - 4 - 13 * 8 - 256];
 	char last_words[256]; /* why it is about to exit, NUL-terminated; not to be trusted */
 	__u32 port[DMM_MAX_PORTS];
@@ -93,7 +93,7 @@ struct dmm_sock {
 	__u32 class_generation; /* of the class table it was computed with */
 	enum dmm_verdict verdict;
 	enum dmm_reason reason;
-	__u32 generation;  /* the policy that decided */
+	__u32 generation; /* the policy that decided */
 	__u32 rule;
 	__u32 instance, incarnation;
 	__u8 remote[16], local[16]; /* what the application sees */
@@ -116,8 +116,8 @@ enum dmm_flow_state {
 	DMM_FLOW_CONNECTING,
 	DMM_FLOW_ESTABLISHED,
 	DMM_FLOW_CLOSING,
-	DMM_FLOW_CLOSED,  /* orderly */
-	DMM_FLOW_FAILED,  /* never established */
+	DMM_FLOW_CLOSED, /* orderly */
+	DMM_FLOW_FAILED, /* never established */
 	DMM_FLOW_RESET,
 };
 
@@ -171,19 +171,20 @@ struct dmm_event {
 	enum dmm_event_kind kind;
 	enum dmm_family family; /* of the relay leg and of the wire: they are the same */
 	__u64 cookie;
-	__u8 app[16], relay[16];	/* relay leg, as in packet */
+	__u8 app[16], relay[16]; /* relay leg, as in packet */
 	__be16 app_port, relay_port;
-	__u8 local[16], remote[16];	/* the wire connection to open */
+	__u8 local[16], remote[16]; /* the wire connection to open */
 	__be16 local_port, remote_port;
-	__u32 packet_len;		/* from the IP header on */
+	__u32 packet_len; /* from the IP header on */
 	__u32 pad;
 	__u8 packet[DMM_HELD_SYN_MAX];
 };
 
 /* dmm_inst_stats[id] (per CPU): the flow door's counters. */
 struct dmm_inst_stats {
-	__u64 packets, bytes;	  /* redirected to the instance */
-	__u64 connects, rejects;  /* decided for it by the connect hooks; turned away by onUnavailable */
+	__u64 packets, bytes; /* redirected to the instance */
+	__u64 connects;	      /* decided for it by the connect hooks */
+	__u64 rejects;	      /* turned away by onUnavailable or a reason */
 };
 
 /* dmm_counters[reason] (per CPU): how often each reason decided. */

@@ -19,14 +19,14 @@
 
 #include <dmm/abi/types.h>
 
-#define DMM_BLOCK	   1024
-#define DMM_REF_LEAF	   0x80000000u
-#define DMM_REF_NONE	   0xffffffffu /* a root of a class this generation does not know */
-#define DMM_ROOTS_BLOCK	   256	/* refs in a block */
-#define DMM_RUNS_BLOCK	   128
-#define DMM_RULES_BLOCK	   8
-#define DMM_MAX_RULES	   1000000
-#define DMM_RUN_STEPS	   17	/* binary search over at most 65536 intervals */
+#define DMM_BLOCK	1024
+#define DMM_REF_LEAF	0x80000000u
+#define DMM_REF_NONE	0xffffffffu /* a root of a class this generation does not know */
+#define DMM_ROOTS_BLOCK 256	    /* refs in a block */
+#define DMM_RUNS_BLOCK	128
+#define DMM_RULES_BLOCK 8
+#define DMM_MAX_RULES	1000000
+#define DMM_RUN_STEPS	17 /* binary search over at most 65536 intervals */
 
 enum dmm_table {
 	DMM_TABLE_ROOTS,
@@ -43,8 +43,8 @@ struct dmm_roots_block {
 
 /* Index of a root. Class 0 is "in none of the policy's cgroups". */
 #define DMM_ROOTS_PER_CLASS (DMM_NUM_DIRS * DMM_NUM_PROTOS * DMM_NUM_FAMILIES)
-#define DMM_ROOT_INDEX(class_id, dir, proto, family)                                              \
-	((class_id) * DMM_ROOTS_PER_CLASS + ((dir) * DMM_NUM_PROTOS + (proto)) * DMM_NUM_FAMILIES + \
+#define DMM_ROOT_INDEX(class_id, dir, proto, family)                                               \
+	((class_id)*DMM_ROOTS_PER_CLASS + ((dir)*DMM_NUM_PROTOS + (proto)) * DMM_NUM_FAMILIES +    \
 	 (family))
 
 struct dmm_node {
@@ -82,7 +82,7 @@ struct dmm_rules_block {
 struct dmm_gen_meta {
 	__u32 generation; /* 1, 2, ...; 0 means no policy */
 	__u32 n_rules;	  /* without the default, which is rule[n_rules] */
-	__u32 n_classes;  /* valid class ids are below it; those not in use have DMM_REF_NONE roots */
+	__u32 n_classes; /* valid class ids are below it; those not in use have DMM_REF_NONE roots */
 	__u32 n_nodes;
 	__u32 n_runs;
 	__u32 n_roots;
