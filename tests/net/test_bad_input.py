@@ -69,8 +69,11 @@ spec:
         status = self.ctl_json("status")
         with open(f"{self.dir}/state/policy.yaml") as f:
             policy = f.read()
+        live = self.ctl_json("explain", "tcp", "connect", self.server4, PORT, "--cgroup",
+                             self.cgroup("/fast"))  # from the maps
         return {
             "pins": pins,
+            "live": (live["generation"], live["rule"], live["verdict"]),
             "links": links,
             "lo filter": self.run("tc", "filter", "show", "dev", "lo", "egress").stdout,
             "reserved ports": self.run("sysctl", "-n", "net.ipv4.ip_local_reserved_ports").stdout,

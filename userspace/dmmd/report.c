@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/util.h"
 #include "ctl/json.h"
+#include "ctl/report.h"
 #include "dmmd/dmmd.h"
 #include "dmmd/inst.h"
 
@@ -26,32 +27,6 @@ struct json_object *dmmd_report_version(void)
 	dmm_json_set_u64(doc, "abi_layout", DMM_ABI_LAYOUT);
 	dmm_json_set_u64(doc, "stack_abi", DMM_STACK_ABI);
 	return doc;
-}
-
-static void add_counters(struct json_object *obj, const struct dmm_inst_shared *shared)
-{
-	dmm_json_set_u64(obj, "flows", shared->flows);
-	dmm_json_set_u64(obj, "memory_bytes", shared->memory_bytes);
-	dmm_json_set_u64(obj, "rx_packets", shared->rx_packets);
-	dmm_json_set_u64(obj, "rx_bytes", shared->rx_bytes);
-	dmm_json_set_u64(obj, "tx_packets", shared->tx_packets);
-	dmm_json_set_u64(obj, "tx_bytes", shared->tx_bytes);
-	dmm_json_set_u64(obj, "flows_opened", shared->flows_opened);
-	dmm_json_set_u64(obj, "flows_refused", shared->flows_refused);
-	dmm_json_set_u64(obj, "flows_timed_out", shared->flows_timed_out);
-	dmm_json_set_u64(obj, "flows_reset", shared->flows_reset);
-}
-
-/* The doors' side of it: what was led here, and what was turned away since it could not be had. */
-static void add_door_counters(struct json_object *obj, struct dmmd_inst *inst)
-{
-	struct dmm_inst_stats stats = { 0 };
-
-	dmm_view_inst_stats(inst->d->view, inst->slot, &stats);
-	dmm_json_set_u64(obj, "connects", stats.connects);
-	dmm_json_set_u64(obj, "turned_away", stats.rejects);
-	dmm_json_set_u64(obj, "xdp_packets", stats.packets);
-	dmm_json_set_u64(obj, "xdp_bytes", stats.bytes);
 }
 
 static void add_interface(struct json_object *obj, const struct dmmd_inst *inst)
@@ -100,8 +75,8 @@ struct json_object *dmmd_report_stack(struct dmmd_inst *inst)
 				 ? (inst->retry_at - now) / DMM_NS_PER_MS
 				 : 0);
 	dmm_json_set_u64(obj, "beat_age_ms", inst->pid ? age_ms(shared.beat_ns) : 0);
-	add_counters(obj, &shared);
-	add_door_counters(obj, inst);
+	dmm_report_counters(obj, &shared);
+	dmm_report_doors(obj, inst->d->view, inst->slot);
 	return obj;
 }
 
@@ -268,19 +243,8 @@ struct json_object *dmmd_report_status(struct dmmd *d)
 struct json_object *dmmd_report_stats(struct dmmd *d)
 {
 	struct json_object *doc = dmm_json_document("StatsReport");
-	struct json_object *reasons = json_object_new_array();
 
-	for (int i = 0; i < DMM_NUM_REASONS; i++) {
-		struct json_object *item = json_object_new_object();
-		uint64_t count = 0;
-
-		dmm_view_counter(d->view, (enum dmm_reason)i, &count);
-		dmm_json_set_text(item, "reason", dmm_reason_word((enum dmm_reason)i));
-		dmm_json_set_text(item, "text", dmm_reason_text((enum dmm_reason)i));
-		dmm_json_set_u64(item, "count", count);
-		json_object_array_add(reasons, item);
-	}
-	json_object_object_add(doc, "reasons", reasons);
+	json_object_object_add(doc, "reasons", dmm_report_reasons(d->view));
 	json_object_object_add(doc, "stacks", stack_items(d));
 	return doc;
 }
