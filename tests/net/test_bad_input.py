@@ -452,7 +452,8 @@ def pins_of_another_layout(w):
     says(r, 1, ("layout 99", "teardown"))
     assert pins() == before
     assert w.is_steered(w.port()), "what the old version steers was cut"
-    w.ctl("teardown")
+    said = w.ctl("teardown").stdout
+    assert "stopped 1 instance" in said, said
     assert not os.path.exists(w.bpffs) or not pins()
     assert not w.is_steered(w.port())
     w.start_dmmd(policy=True)

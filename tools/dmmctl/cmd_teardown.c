@@ -5,11 +5,14 @@
 #include "dmmctl.h"
 
 #include <errno.h>
+#include <glob.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+
+#include <dmm/abi/handover.h>
 
 #include "base/file.h"
 #include "base/unixsock.h"
@@ -91,7 +94,7 @@ static unsigned int find_instances(const struct ctl *ctl, int *pidfds)
 	unsigned int n = 0;
 
 	if (dmm_view_open(ctl->bpffs, &view) < 0)
-		return 0; /* no maps, or of another layout: teardown does what it can */
+		return 0; /* no maps, or of another layout: ask_instances_to_stop() does what it can */
 	for (uint32_t id = 0; id < DMM_MAX_INSTANCES; id++) {
 		int pidfd;
 
@@ -118,6 +121,32 @@ static unsigned int stop_instances(int *pidfds, unsigned int n)
 	return stopped;
 }
 
+/* Each instance listens for the next dmmd: reaches those, too, whose maps nobody here can read. */
+static unsigned int ask_instances_to_stop(const struct ctl *ctl)
+{
+	unsigned int stopped = 0;
+	struct dmm_msg stop = { .kind = DMM_MSG_STOP };
+	char pattern[sizeof(ctl->run_dir) + 32];
+	struct pollfd pfd = { .events = POLLIN };
+	glob_t found = { 0 };
+
+	snprintf(pattern, sizeof(pattern), "%s/instances/*.sock", ctl->run_dir);
+	if (glob(pattern, 0, NULL, &found) == 0) {
+		for (size_t i = 0; i < found.gl_pathc; i++) {
+			dmm_autoclose int fd = -1;
+
+			if (dmm_unix_connect(found.gl_pathv[i], SOCK_SEQPACKET, &fd) < 0)
+				continue;
+			pfd.fd = fd;
+			if (send(fd, &stop, sizeof(stop), MSG_NOSIGNAL) == sizeof(stop))
+				stopped += poll(&pfd, 1, STOP_MS) >
+					   0; /* it hangs up when it ends */
+		}
+	}
+	globfree(&found);
+	return stopped;
+}
+
 int cmd_teardown(struct ctl *ctl)
 {
 	unsigned int links = 0, maps = 0, n, stopped;
@@ -133,6 +162,7 @@ int cmd_teardown(struct ctl *ctl)
 	n = find_instances(ctl, pidfds);
 	err = dmm_steer_teardown(ctl->bpffs, &links, &maps);
 	stopped = stop_instances(pidfds, n);
+	stopped += ask_instances_to_stop(ctl);
 	if (err < 0 && err != -ENOENT)
 		return fail(ctl, exit_of(err), err, dmm_steer_reason(), "teardown of %s",
 			    ctl->bpffs);

@@ -296,7 +296,7 @@ static void process_ready(struct dmmd_source *source, uint32_t events)
 		after_end(inst);
 		return;
 	}
-	died(inst, pid, -ECHILD);
+	died(inst, pid, -EIO);
 	dmmd_save(d);
 }
 
