@@ -15,6 +15,7 @@
 #define TCP_ESTABLISHED 1
 #define TCP_SYN_SENT	2
 #define TCP_CLOSE	7
+#define TCP_CLOSE_WAIT	8
 #define TC_ACT_OK	0
 #define TC_ACT_SHOT	2
 #define TC_ACT_STOLEN	4
@@ -164,8 +165,7 @@ static __always_inline enum dmm_flow_state end_state(__u32 old)
 {
 	if (old == TCP_SYN_SENT)
 		return DMM_FLOW_FAILED;
-	return old == TCP_ESTABLISHED || old == 8 /* CLOSE_WAIT */ ? DMM_FLOW_RESET
-								   : DMM_FLOW_CLOSED;
+	return old == TCP_ESTABLISHED || old == TCP_CLOSE_WAIT ? DMM_FLOW_RESET : DMM_FLOW_CLOSED;
 }
 
 static __always_inline void count_bytes(struct bpf_sock *sk, struct dmm_flow *flow)

@@ -31,13 +31,6 @@ static __always_inline bool addr_equal(const __u8 *a, const __u8 *b)
 	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2] && x[3] == y[3];
 }
 
-static __always_inline bool addr_zero(const __u8 *a)
-{
-	const __u32 *w = (const __u32 *)a;
-
-	return !w[0] && !w[1] && !w[2] && !w[3];
-}
-
 static __always_inline void ctx_get_addr(struct bpf_sock_addr *ctx, bool v6, __u8 *addr)
 {
 	__u32 *w = (__u32 *)addr;

@@ -21,11 +21,8 @@ struct dmm_frame {
 	uint32_t room; /* bytes from data to the end of the buffer */
 	uint16_t headroom;
 	uint16_t queue;	 /* received on / to be sent on */
-	uint32_t flags;	 /* DMM_FRAME_* */
 	uint64_t cookie; /* the packet I/O's own: which buffer this is */
 };
-
-#define DMM_FRAME_CSUM_OK 1u /* the packet I/O vouches for the transport checksum */
 
 struct dmm_pktio_caps {
 	char mode[16]; /* what was got: "native", "generic", "memory" */

@@ -106,7 +106,7 @@ struct dmm_icmp {
 
 struct dmm_stack_stats {
 	uint64_t conns, time_wait;
-	uint64_t segs_in, segs_out, retransmits, checksum_errors, resets_sent;
+	uint64_t segs_in, segs_out, retransmits, resets_sent;
 	uint64_t memory; /* bytes held for connections */
 };
 

@@ -17,7 +17,6 @@
 #define PKT_MAX	   1024
 #define PKT_LAYERS 24
 
-#define PKT_FIN 0x01
 #define PKT_SYN 0x02
 #define PKT_RST 0x04
 #define PKT_ACK 0x10

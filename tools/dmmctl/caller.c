@@ -28,7 +28,8 @@ static int find_mount(const struct ctl *ctl, char *buf, size_t size)
 	return CTL_OK;
 }
 
-int find_cgroup(const struct ctl *ctl, const char *name, char *buf, size_t size)
+/* What --cgroup names, as a full path. An exit code. */
+static int find_cgroup(const struct ctl *ctl, const char *name, char *buf, size_t size)
 {
 	const char *root = ctl->opt[OPT_CGROUP_ROOT];
 	char mount[PATH_MAX];

@@ -32,7 +32,7 @@ static const enum dmm_reason after[] = { DMM_REASON_INST_NOT_READY, DMM_REASON_N
 					 DMM_REASON_ROUTE, DMM_REASON_INST_STALE,
 					 DMM_REASON_OTHER_NETNS };
 
-const char *verdict_word(enum dmm_verdict verdict)
+static const char *verdict_word(enum dmm_verdict verdict)
 {
 	static const char *const words[] = { "none", "kernel", "userspace", "reject" };
 

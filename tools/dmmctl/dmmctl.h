@@ -134,7 +134,6 @@ void print_table(struct json_object *items, const struct column *columns, unsign
 int print_list(const struct ctl *ctl, const char *kind, struct json_object *items,
 	       const struct column *columns, unsigned int n);
 void format_age(uint64_t ms, char *buf, size_t size);
-void format_bytes(uint64_t bytes, char *buf, size_t size);
 
 /* --- sources.c --- */
 /* Asks dmmd; @args may be NULL and is released. CTL_OK: *ret is the caller's. Else it has said why. */
@@ -159,8 +158,6 @@ struct caller {
 };
 /* From --pid or --cgroup (neither: the root cgroup). An exit code. */
 int find_caller(const struct ctl *ctl, struct caller *ret);
-/* What --cgroup names, as a full path. An exit code. */
-int find_cgroup(const struct ctl *ctl, const char *name, char *buf, size_t size);
 
 /* --- endpoint.c --- */
 /* "10.1.2.3:443", "[fd00::1]:443", or address and port in two words. @ret_port in host byte order.
@@ -182,7 +179,6 @@ int cmd_schema(struct ctl *ctl);
 int cmd_get_policy(struct ctl *ctl);
 int cmd_get_rules(struct ctl *ctl);
 int cmd_explain(struct ctl *ctl);
-const char *verdict_word(enum dmm_verdict verdict);
 int cmd_attach(struct ctl *ctl);
 int cmd_detach(struct ctl *ctl);
 int cmd_run(struct ctl *ctl);

@@ -30,7 +30,7 @@ void format_age(uint64_t ms, char *buf, size_t size)
 	snprintf(buf, size, "%llus", (unsigned long long)seconds);
 }
 
-void format_bytes(uint64_t bytes, char *buf, size_t size)
+static void format_bytes(uint64_t bytes, char *buf, size_t size)
 {
 	static const char letters[] = "kMGTPE";
 	double value = bytes;

@@ -18,11 +18,6 @@ void addr_from_v4(const uint8_t v4[4], uint8_t ret[16])
 	memcpy(ret + 12, v4, 4);
 }
 
-bool addr_is_multicast(const uint8_t addr[16])
-{
-	return addr_is_v4(addr) ? (addr[12] & 0xf0) == 0xe0 : addr[0] == 0xff;
-}
-
 /* IPv4: this network, loopback, multicast, reserved and limited broadcast. IPv6: unspecified,
  * loopback, multicast, and mapped or compatible addresses, which no wire should carry. */
 bool addr_is_illegal_source(const uint8_t addr[16])

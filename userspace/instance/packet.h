@@ -51,7 +51,6 @@ bool addr_is_v4(const uint8_t addr[16]);
 void addr_from_v4(const uint8_t v4[4], uint8_t ret[16]);
 /* What may never be the source of a unicast packet from a wire. */
 bool addr_is_illegal_source(const uint8_t addr[16]);
-bool addr_is_multicast(const uint8_t addr[16]);
 
 /* Sum of 16-bit words to be continued and folded; @data may be odd only in the last part. */
 uint32_t checksum_add(uint32_t sum, const void *data, uint32_t len);

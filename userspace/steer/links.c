@@ -54,20 +54,29 @@ int dmm_link_remove(const char *path)
 	return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
 }
 
-/* 0: the link at @path is attached to that cgroup and runs @prog. 1: and had to be updated.
- * -ENOENT: there is none that could. */
-static int update_link(const char *path, const struct dmm_prog *prog, uint64_t cgroup_id)
+int dmm_link_open(const char *path, struct bpf_link_info *ret)
 {
 	dmm_autoclose int fd = bpf_obj_get(path);
-	struct bpf_link_info info = {};
-	__u32 len = sizeof(info);
+	__u32 len = sizeof(*ret);
 	int r;
 
 	if (fd < 0)
 		return fd;
-	r = bpf_obj_get_info_by_fd(fd, &info, &len);
-	if (r < 0)
-		return r;
+	memset(ret, 0, sizeof(*ret));
+	r = bpf_obj_get_info_by_fd(fd, ret, &len);
+	return r < 0 ? r : DMM_TAKE_FD(fd);
+}
+
+/* 0: the link at @path is attached to that cgroup and runs @prog. 1: and had to be updated.
+ * -ENOENT: there is none that could. */
+static int update_link(const char *path, const struct dmm_prog *prog, uint64_t cgroup_id)
+{
+	struct bpf_link_info info;
+	dmm_autoclose int fd = dmm_link_open(path, &info);
+	int r;
+
+	if (fd < 0)
+		return fd;
 	if (info.type != BPF_LINK_TYPE_CGROUP || info.cgroup.cgroup_id != cgroup_id)
 		return -ENOENT; /* detached by force, or of another cgroup root */
 	if (info.prog_id == prog->id)

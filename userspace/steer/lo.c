@@ -105,7 +105,7 @@ static int count_filters(struct mnl_socket *nl, unsigned int ifindex, uint32_t p
 	while (r > MNL_CB_STOP) {
 		n = mnl_socket_recvfrom(nl, buf, sizeof(buf));
 		if (n <= 0)
-			return -errno;
+			return n < 0 ? -errno : -EIO;
 		r = mnl_cb_run(buf, n, 0, 0, count_filter, count);
 	}
 	return r < 0 ? -errno : 0;

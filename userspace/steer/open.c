@@ -15,12 +15,6 @@
 static const char teardown_hint[] =
 	"`dmmctl teardown` removes it (steered connections end), then start again";
 
-static const char *const map_names[DMM_NUM_MAPS] = {
-#define DMM_X(name) [DMM_MAP_##name] = "dmm_" #name,
-	DMM_STEER_MAPS(DMM_X)
-#undef DMM_X
-};
-
 /* --- what is there already --- */
 
 enum found { FOUND_NOTHING, FOUND_OURS };
@@ -112,7 +106,7 @@ static bool is_shared(const struct bpf_map *map)
 	size_t i;
 
 	for (i = 0; i < DMM_NUM_MAPS; i++)
-		if (dmm_streq(bpf_map__name(map), map_names[i]))
+		if (dmm_streq(bpf_map__name(map), dmm_map_names[i]))
 			return true;
 	return false;
 }
@@ -175,10 +169,10 @@ static int find_maps(struct dmm_steer *steer, struct bpf_object *object)
 	size_t i;
 
 	for (i = 0; i < DMM_NUM_MAPS; i++) {
-		steer->map[i] = bpf_object__find_map_fd_by_name(object, map_names[i]);
+		steer->map[i] = bpf_object__find_map_fd_by_name(object, dmm_map_names[i]);
 		if (steer->map[i] < 0)
 			return dmm_steer_refuse(-ENOENT, NULL, "this build has no map %s",
-						map_names[i]);
+						dmm_map_names[i]);
 	}
 	steer->btf = bpf_object__btf(object);
 	steer->btf_fd = bpf_object__btf_fd(object);

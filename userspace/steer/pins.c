@@ -17,6 +17,12 @@
 
 #define DEFAULT_BPFFS "/sys/fs/bpf"
 
+const char *const dmm_map_names[DMM_NUM_MAPS] = {
+#define DMM_X(name) [DMM_MAP_##name] = "dmm_" #name,
+	DMM_STEER_MAPS(DMM_X)
+#undef DMM_X
+};
+
 /* Ids of mounts are unique among all namespaces. 0: unknown. */
 static unsigned int first_mount_of(const char *mountinfo)
 {

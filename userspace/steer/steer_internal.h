@@ -109,6 +109,7 @@ void dmm_libbpf_forget(void);
 const char *dmm_libbpf_said(void);
 
 /* --- pins.c --- */
+extern const char *const dmm_map_names[DMM_NUM_MAPS]; /* of maps and of their pins */
 /* Makes or checks the directory (a bpffs, 0700, ours, no symlink) and locks it. */
 int dmm_pins_claim(const char *bpffs, int *ret_dir);
 /* Opens an existing one without the lock. -ENOENT. */
@@ -138,6 +139,8 @@ int dmm_links_open_root(struct dmm_steer *steer);
 int dmm_links_adopt(struct dmm_steer *steer, unsigned int *ret_changed);
 /* Detaches whatever is pinned there (also when somebody else holds the link's descriptor). */
 int dmm_link_remove(const char *path);
+/* The pinned link at @path and what it is: a descriptor, or negative errno. */
+int dmm_link_open(const char *path, struct bpf_link_info *ret);
 
 /* --- install.c --- */
 /* An array map whose values bpftool can print: @type is a struct in the objects' BTF. */

@@ -36,12 +36,6 @@ struct dmm_view {
 	struct dmm_instance instance;
 };
 
-static const char *const map_names[DMM_NUM_MAPS] = {
-#define DMM_X(name) [DMM_MAP_##name] = "dmm_" #name,
-	DMM_STEER_MAPS(DMM_X)
-#undef DMM_X
-};
-
 /* --- open and close --- */
 
 static int open_maps(struct dmm_view *view, const char *bpffs)
@@ -49,11 +43,11 @@ static int open_maps(struct dmm_view *view, const char *bpffs)
 	size_t i;
 
 	for (i = 0; i < DMM_NUM_MAPS; i++) {
-		view->map[i] = dmm_pin_get(bpffs, "maps", map_names[i]);
+		view->map[i] = dmm_pin_get(bpffs, "maps", dmm_map_names[i]);
 		if (view->map[i] < 0)
 			return dmm_steer_fail(view->map[i],
 					      "dmmd has not run here, or `dmmctl teardown` has",
-					      "%s/maps/%s", bpffs, map_names[i]);
+					      "%s/maps/%s", bpffs, dmm_map_names[i]);
 	}
 	return 0;
 }

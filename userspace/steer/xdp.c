@@ -124,16 +124,12 @@ static void got(const struct dmm_steer *steer, uint32_t ifindex, struct dmm_xdp_
  * is none, or it is attached to nothing any more. */
 static int update_link(struct dmm_steer *steer, const char *path, uint32_t ifindex)
 {
-	dmm_autoclose int fd = bpf_obj_get(path);
-	struct bpf_link_info info = {};
-	__u32 len = sizeof(info);
+	struct bpf_link_info info;
+	dmm_autoclose int fd = dmm_link_open(path, &info);
 	int r;
 
 	if (fd < 0)
 		return fd;
-	r = bpf_obj_get_info_by_fd(fd, &info, &len);
-	if (r < 0)
-		return r;
 	if (info.type != BPF_LINK_TYPE_XDP || info.xdp.ifindex != ifindex)
 		return -ENOENT;
 	if (info.prog_id == steer->xdp_prog.id)

@@ -64,8 +64,8 @@ struct dmm_handover {
 	char ifname[16];
 };
 
-/* One AF_XDP socket, bound: queue @queue of the interface. Ring sizes in entries. The instance owns
- * frames first_frame .. first_frame + n_frames - 1 on this queue. */
+/* One AF_XDP socket, bound: queue @queue of the interface. Ring sizes in entries. The n_frames of
+ * the UMEM are shared evenly: queue i owns frames i * n_frames / n_queues and on. */
 struct dmm_handover_xsk {
 	__u32 queue;
 	__u32 rx_size, tx_size, fill_size, comp_size;

@@ -64,7 +64,9 @@ struct dmm_stack {
 	struct dmm_conn *ready, **ready_tail;
 
 	struct dmm_frame out[DMM_PKTIO_BATCH];
+	bool out_is_news[DMM_PKTIO_BATCH]; /* a pure ACK of what none before it acknowledged */
 	unsigned int n_out;
+	bool gathers; /* from input() on, what is to be sent waits for tick() */
 	unsigned int
 		depth; /* calls into the plug-in that send frames and tell events at their end */
 	bool starved;  /* the host had no frame: try again soon */
@@ -76,7 +78,8 @@ struct dmm_stack {
 /* stack.c */
 
 /* Brackets every call that runs lwIP: at the end of the outermost, what lwIP has sent goes to the
- * host as one batch. */
+ * host as one batch. After input() that is at the next tick(): the window that the host opens
+ * meanwhile then travels with the ACK of what it has read. */
 void dmm_lwip_enter(struct dmm_stack *stack);
 void dmm_lwip_leave(struct dmm_stack *stack);
 /* Tells the host what its connections noted, and frees those that are done. Not within lwIP. */
@@ -136,8 +139,6 @@ void dmm_lwip_end_time_wait(const struct dmm_endpoint *local, const struct dmm_e
 bool dmm_lwip_is_v4(const uint8_t addr[16]);
 void dmm_lwip_addr(const struct dmm_stack *stack, const uint8_t addr[16], ip_addr_t *ret);
 void dmm_lwip_endpoint(const ip_addr_t *addr, uint16_t port, struct dmm_endpoint *ret);
-bool dmm_lwip_pcb_is(const struct tcp_pcb *pcb, const struct dmm_endpoint *local,
-		     const struct dmm_endpoint *remote);
 
 /* isn.c */
 

@@ -45,7 +45,7 @@ void dmm_lwip_enter(struct dmm_stack *stack)
 
 void dmm_lwip_leave(struct dmm_stack *stack)
 {
-	if (--stack->depth == 0)
+	if (--stack->depth == 0 && !stack->gathers)
 		flush_frames(stack);
 }
 
@@ -171,6 +171,7 @@ static int stack_create(const struct dmm_stack_params *params, const struct dmm_
 /* Connections that are open get a RST. */
 static void stack_destroy(struct dmm_stack *stack)
 {
+	stack->gathers = false;
 	dmm_lwip_enter(stack);
 	while (stack->conns) {
 		struct dmm_conn *conn = stack->conns;
@@ -222,6 +223,7 @@ static uint64_t stack_tick(struct dmm_stack *stack, uint64_t now)
 {
 	uint64_t next;
 
+	stack->gathers = false;
 	dmm_lwip_enter(stack);
 	if (stack->starved) {
 		stack->starved = false;
