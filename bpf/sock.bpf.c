@@ -29,7 +29,7 @@ const struct dmm_map_values *dmm_map_values;
 #define SOCK_STREAM  1
 #define EADDRINUSE   98
 #define MAX_LEVELS   32
-#define PORT_TRIES   32
+#define PORT_TRIES   64
 #define SAME_CALL_NS 50000
 #define ALLOW	     1
 #define DENY	     0
@@ -188,8 +188,8 @@ static __always_inline void relay_addr(__u8 *addr, enum dmm_family family)
 
 /* Leads the socket to the instance that @c names, or finds a reason against it. */
 static __always_inline void steer(struct bpf_sock_addr *ctx, struct bpf_sock *sk, bool v6,
-				  const struct dmm_config *conf, struct dmm_sock *st,
-				  struct dmm_choice *c)
+				  const struct decide_env *env, const struct dmm_config *conf,
+				  struct dmm_sock *st, struct dmm_choice *c)
 {
 	enum dmm_family family = dmm_addr_family(st->remote);
 	struct dmm_instance *inst = instance(c->instance);
@@ -205,6 +205,9 @@ static __always_inline void steer(struct bpf_sock_addr *ctx, struct bpf_sock *sk
 		dmm_to_kernel(c, reason);
 		return;
 	}
+	dmm_check_available(env, c);
+	if (c->verdict != DMM_VERDICT_USERSPACE)
+		return;
 	if (relay_lookup(ctx, family, inst->relay_port[family & 1], c->instance,
 			 inst->incarnation) != RELAY_LIVE) {
 		dmm_unavailable(c, DMM_REASON_INST_NO_RELAY);
@@ -292,8 +295,10 @@ static __always_inline int connect(struct bpf_sock_addr *ctx, bool v6)
 	__u8 remote[16];
 	__be16 port;
 
-	if (CTX_READ(ctx->type) != SOCK_STREAM || !sk)
+	if (CTX_READ(ctx->type) != SOCK_STREAM || !sk) {
+		count(DMM_REASON_NOT_STREAM);
 		return ALLOW;
+	}
 	ctx_get_addr(ctx, v6, remote);
 	port = CTX_READ(ctx->user_port);
 
@@ -325,7 +330,7 @@ static __always_inline int connect(struct bpf_sock_addr *ctx, bool v6)
 	dmm_decide(&env, st->class_id, DMM_DIR_CONNECT, DMM_PROTO_TCP, remote, bpf_ntohs(port),
 		   &choice);
 	if (choice.verdict == DMM_VERDICT_USERSPACE)
-		steer(ctx, sk, v6, conf, st, &choice);
+		steer(ctx, sk, v6, &env, conf, st, &choice);
 	settle(st, &choice, env.slot, meta->generation);
 	if (choice.verdict != DMM_VERDICT_REJECT)
 		return ALLOW;

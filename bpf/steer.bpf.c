@@ -43,18 +43,20 @@ static __always_inline bool beat_is_stale(__u32 id)
 
 static __always_inline int redirect(struct xdp_md *ctx, __u32 id, const struct packet *p)
 {
-	struct dmm_inst_stats *stats = bpf_map_lookup_elem(&dmm_inst_stats, &id);
-	__u32 queue = ctx->rx_queue_index;
+	__u32 key = id * DMM_MAX_QUEUES + ctx->rx_queue_index;
+	struct dmm_inst_stats *stats;
 
+	/* An empty slot (the instance died a moment ago) passes to the kernel, which resets. */
+	if (ctx->rx_queue_index >= DMM_MAX_QUEUES ||
+	    bpf_redirect_map(&dmm_xsks, key, XDP_PASS) != XDP_REDIRECT)
+		return pass(DMM_REASON_XDP_INST_DEAD);
+	stats = bpf_map_lookup_elem(&dmm_inst_stats, &id);
 	if (stats) {
 		stats->packets++;
 		stats->bytes += ctx->data_end - ctx->data;
 	}
 	count(p->first_fragment ? DMM_REASON_XDP_FIRST_FRAG : DMM_REASON_XDP_REDIRECT);
-	if (queue >= DMM_MAX_QUEUES)
-		return XDP_PASS;
-	/* An empty slot (the instance died a moment ago) passes to the kernel, which resets. */
-	return bpf_redirect_map(&dmm_xsks, id * DMM_MAX_QUEUES + queue, XDP_PASS);
+	return XDP_REDIRECT;
 }
 
 SEC("xdp")

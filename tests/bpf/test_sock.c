@@ -266,7 +266,7 @@ static void sign_with_md5(int fd)
 	assert_int_equal(setsockopt(fd, IPPROTO_TCP, TCP_MD5SIG, &md5, sizeof(md5)), 0);
 }
 
-static void what_a_relay_cannot_carry_stays(void **state)
+static void expect_not_carried(struct sockrig *rig, int server)
 {
 	static const struct {
 		void (*prepare)(int fd);
@@ -279,8 +279,6 @@ static void what_a_relay_cannot_carry_stays(void **state)
 		{ make_transparent, DMM_REASON_TRANSPARENT, true },
 		{ sign_with_md5, DMM_REASON_TCP_MD5, false },
 	};
-	dmm_autoclose int server = sockrig_listen(RIG_FAR4, RIG_PORT_STRICT);
-	struct sockrig *rig = *state;
 	unsigned int i;
 
 	for (i = 0; i < DMM_ARRAY_SIZE(cases); i++) {
@@ -296,6 +294,18 @@ static void what_a_relay_cannot_carry_stays(void **state)
 		close(fd);
 	}
 	assert_int_equal(sockrig_claims(rig), 0);
+}
+
+/* Whether or not the instance is there: onUnavailable is not asked, a strict rule cuts nobody off. */
+static void what_a_relay_cannot_carry_stays(void **state)
+{
+	dmm_autoclose int server = sockrig_listen(RIG_FAR4, RIG_PORT_STRICT);
+	struct sockrig *rig = *state;
+
+	expect_not_carried(rig, server);
+	rig->inst.state = DMM_INST_DEAD;
+	bpfenv_set_instance(&rig->env, RIG_ID, &rig->inst);
+	expect_not_carried(rig, server);
 }
 
 static void an_own_address_that_was_bound_is_kept(void **state)

@@ -25,33 +25,29 @@ static int write_slot(struct dmm_steer *steer, uint32_t id, const struct dmm_ins
 
 /* --- ports --- */
 
-/* Writes the owner of the instance's wire ports, of TCP and UDP alike: so far only TCP is carried,
- * but the range belongs to it as a whole. */
+/* Writes the owner of the instance's wire ports: of TCP only, which is all that is carried. UDP ports
+ * of the same numbers stay the kernel's. */
 static int set_ports(struct dmm_steer *steer, const struct dmm_instance *inst,
 		     const struct dmm_port *owner)
 {
 	bool any = inst->port_last && inst->port_last >= inst->port_first;
-	uint32_t n = any ? inst->port_last - inst->port_first + 1u : 0, proto, i;
+	uint32_t n = any ? inst->port_last - inst->port_first + 1u : 0, i;
 	dmm_autofree struct dmm_port *values = calloc(n + 1, sizeof(*values));
 	dmm_autofree __u32 *keys = calloc(n + 1, sizeof(*keys));
+
+	__u32 count = n;
+	int r;
 
 	if (n == 0)
 		return 0;
 	if (!values || !keys)
 		return -ENOMEM;
-	for (proto = 0; proto < DMM_NUM_PROTOS; proto++) {
-		__u32 count = n;
-		int r;
-
-		for (i = 0; i < n; i++) {
-			keys[i] = proto << 16 | (inst->port_first + i);
-			values[i] = *owner;
-		}
-		r = bpf_map_update_batch(steer->map[DMM_MAP_ports], keys, values, &count, NULL);
-		if (r < 0)
-			return dmm_steer_fail(r, NULL, "cannot write the ports of %s", inst->name);
+	for (i = 0; i < n; i++) {
+		keys[i] = DMM_PROTO_TCP << 16 | (inst->port_first + i);
+		values[i] = *owner;
 	}
-	return 0;
+	r = bpf_map_update_batch(steer->map[DMM_MAP_ports], keys, values, &count, NULL);
+	return r < 0 ? dmm_steer_fail(r, NULL, "cannot write the ports of %s", inst->name) : 0;
 }
 
 static const struct dmm_port nobodys = { .state = DMM_PORT_KERNEL };

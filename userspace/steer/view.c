@@ -401,6 +401,8 @@ int dmm_view_decide(struct dmm_view *view, uint32_t class_id, enum dmm_proto pro
 		return 0;
 	if (proto == DMM_PROTO_TCP) {
 		dmm_decide(view, class_id, DMM_DIR_CONNECT, proto, remote, port, &choice);
+		if (choice.verdict == DMM_VERDICT_USERSPACE)
+			dmm_check_available(view, &choice);
 	} else {
 		memset(&choice, 0, sizeof(choice));
 		choice.rule = DMM_NO_RULE;

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The one decision: what a connect of a class to a destination gets, before anything is asked about
- * the socket itself. Runs in the connect hooks and in dmmctl explain, on the same maps.
+/* The one decision: what a connect of a class to a destination gets. Runs in the connect hooks and in
+ * dmmctl explain, on the same maps.
  *
- * Order: built-ins (loopback, own addresses, multicast), then the policy's first match, then what a
- * userspace verdict needs: a route by the stack's interface, a ready instance with a fresh
- * heartbeat. Before the include define, for an environment type DMM_ENV:
+ * Order: built-ins (loopback, own addresses, multicast), then the policy's first match, then a route
+ * by the stack's interface: dmm_decide(). What the relay cannot carry is asked of the socket itself,
+ * by the hooks. Last dmm_check_available(), a ready instance with a fresh heartbeat: so that
+ * onUnavailable is only about what a stack would have carried. Before the include define, for an environment type DMM_ENV:
  *   DMM_ENV_LOCAL(env, addr)	 -> const struct dmm_local *, NULL
  *   DMM_ENV_ROUTE(env, key)	 -> const struct dmm_route *, NULL
  *   DMM_ENV_INSTANCE(env, id)	 -> const struct dmm_instance *, NULL
@@ -91,17 +92,13 @@ static __always_inline void dmm_unavailable(struct dmm_choice *c, enum dmm_reaso
 	c->reason = reason;
 }
 
-static __always_inline void dmm_decide_stack(DMM_ENV env, const __u8 *remote, struct dmm_choice *c)
+/* A stack carries only what its own interface leads to: whether or not it is up, the rest is the
+ * kernel's. */
+static __always_inline void dmm_decide_route(DMM_ENV env, const __u8 *remote, struct dmm_choice *c)
 {
 	const struct dmm_instance *inst = DMM_ENV_INSTANCE(env, c->instance);
 	const struct dmm_route *route;
 	struct dmm_route_key key;
-	__u64 beat, now;
-
-	if (!inst || inst->state != DMM_INST_READY) {
-		dmm_unavailable(c, DMM_REASON_INST_NOT_READY);
-		return;
-	}
 
 	key.prefixlen = 128;
 	__builtin_memcpy(key.addr, remote, 16);
@@ -110,20 +107,29 @@ static __always_inline void dmm_decide_stack(DMM_ENV env, const __u8 *remote, st
 		dmm_to_kernel(c, DMM_REASON_NO_ROUTE);
 		return;
 	}
-	if (route->ifindex != inst->ifindex || !route->has_source) {
+	if (!route->has_source || (inst && inst->ifindex && route->ifindex != inst->ifindex)) {
 		dmm_to_kernel(c, DMM_REASON_ROUTE);
-		return;
-	}
-
-	beat = DMM_ENV_BEAT(env, c->instance);
-	now = DMM_ENV_NOW(env);
-	if (!beat || (now > beat && now - beat > DMM_ENV_STALE_NS(env))) {
-		dmm_unavailable(c, DMM_REASON_INST_STALE);
 		return;
 	}
 	__builtin_memcpy(c->source, route->source, 16);
 	c->verdict = DMM_VERDICT_USERSPACE;
 	c->reason = DMM_REASON_RULE;
+}
+
+/* The last question after DMM_VERDICT_USERSPACE: is there an instance? onUnavailable where not. */
+static __always_inline void dmm_check_available(DMM_ENV env, struct dmm_choice *c)
+{
+	const struct dmm_instance *inst = DMM_ENV_INSTANCE(env, c->instance);
+	__u64 beat, now;
+
+	if (!inst || inst->state != DMM_INST_READY) {
+		dmm_unavailable(c, DMM_REASON_INST_NOT_READY);
+		return;
+	}
+	beat = DMM_ENV_BEAT(env, c->instance);
+	now = DMM_ENV_NOW(env);
+	if (!beat || (now > beat && now - beat > DMM_ENV_STALE_NS(env)))
+		dmm_unavailable(c, DMM_REASON_INST_STALE);
 }
 
 /* @port in host byte order. Fills all of @c. */
@@ -161,7 +167,7 @@ static __always_inline void dmm_decide(DMM_ENV env, __u32 class_id, enum dmm_dir
 	c->instance = rule->instance;
 
 	if (c->action == DMM_ACTION_STACK) {
-		dmm_decide_stack(env, remote, c);
+		dmm_decide_route(env, remote, c);
 		return;
 	}
 	c->verdict = c->action == DMM_ACTION_REJECT ? DMM_VERDICT_REJECT : DMM_VERDICT_KERNEL;

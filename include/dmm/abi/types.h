@@ -79,7 +79,8 @@ enum dmm_inst_state {
 	X(PORT_OWNED, "port-owned", "bind() to a port that an instance owns: EADDRINUSE")          \
 	X(FLOW_TABLE_FULL, "flow-table-full", "the flow was steered but could not be listed")      \
 	X(SYN_HELD, "syn-held", "relay SYN held for the instance")                                 \
-	X(SYN_RING_FULL, "syn-ring-full", "the instance's ring is full: SYN left to retransmit")   \
+	X(SYN_RING_FULL, "syn-ring-full",                                                          \
+	  "the instance's ring is full: a SYN waits for its next copy")                            \
 	X(XDP_NOT_IP, "not-ip", "neither IPv4 nor IPv6")                                           \
 	X(XDP_VLAN, "vlan", "VLAN-tagged frames belong to the kernel")                             \
 	X(XDP_TRUNCATED, "truncated", "shorter than its headers")                                  \
@@ -90,7 +91,8 @@ enum dmm_inst_state {
 	X(XDP_NOT_OURS, "not-ours", "the destination is not one of this host's unicast addresses") \
 	X(XDP_KERNEL_PORT, "kernel-port", "the port belongs to the kernel")                        \
 	X(XDP_WRONG_IF, "wrong-interface", "the port's instance does not own this interface")      \
-	X(XDP_INST_DEAD, "instance-dead", "the port's instance has been declared dead")            \
+	X(XDP_INST_DEAD, "instance-dead",                                                          \
+	  "the port's instance is dead or has no socket on the queue")                             \
 	X(XDP_INST_STALE, "instance-stale-syn", "new flow for an instance with a stale heartbeat") \
 	X(XDP_REDIRECT, "redirect", "sent to the instance's AF_XDP socket")                        \
 	X(XDP_FIRST_FRAG, "first-fragment",                                                        \
