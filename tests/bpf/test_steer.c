@@ -375,6 +375,59 @@ static void repair_reattaches_and_forgets(void **state)
 	steerrig_rmdir("web");
 }
 
+static void take_connect6_of(uint64_t id, const char *cgroup)
+{
+	int prog = steerrig_tiny_prog(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET6_CONNECT,
+				      "selfish", 1);
+	int link = steerrig_pin(link_of(id, "connect6")), fd;
+	char path[512];
+
+	assert_int_equal(bpf_link_detach(link), 0);
+	snprintf(path, sizeof(path), "%s/%s", steerrig_cgroup_root(), cgroup);
+	fd = open(path, O_RDONLY | O_DIRECTORY);
+	assert_int_equal(bpf_prog_attach(prog, fd, BPF_CGROUP_INET6_CONNECT, 0), 0);
+	close(fd);
+	close(link);
+	close(prog);
+}
+
+/* Two things that cannot be put right: the others are, and the first is what is told. */
+static void repair_goes_on_after_a_failure(void **state)
+{
+	DECLARE_LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = if_nametoindex("lo"),
+			    .attach_point = BPF_TC_EGRESS);
+	DECLARE_LIBBPF_OPTS(bpf_tc_opts, opts, .handle = 0x646d6d, .priority = 1,
+			    .flags = BPF_TC_F_REPLACE,
+			    .prog_fd = steerrig_tiny_prog(BPF_PROG_TYPE_SCHED_CLS, 0, "theirs", 0));
+	struct dmm_steer *steer = steerrig_open();
+	uint64_t taken, web;
+	int link;
+
+	(void)state;
+	steerrig_mkdir("taken");
+	steerrig_mkdir("web");
+	assert_int_equal(dmm_steer_attach_cgroup(steer, "taken", &taken), 0);
+	assert_int_equal(dmm_steer_attach_cgroup(steer, "web", &web), 0);
+	assert_int_equal(bpf_tc_attach(&hook, &opts), 0);
+	close(opts.prog_fd);
+	take_connect6_of(taken, "taken");
+	link = steerrig_pin(link_of(web, "sockops"));
+	assert_int_equal(bpf_link_detach(link), 0);
+	close(link);
+
+	assert_int_equal(dmm_steer_repair(steer), -EBUSY);
+	assert_reason("sits on lo");
+	assert_int_equal(steerrig_link_prog(link_of(web, "sockops")),
+			 pinned_prog("progs/dmm_sockops"));
+	steerrig_sh("tc qdisc del dev lo clsact");
+	assert_int_equal(dmm_steer_repair(steer), -EPERM);
+	assert_reason("dmm_connect6");
+	assert_true(steerrig_sh_ok(LO_FILTER));
+	dmm_steer_close(steer);
+	steerrig_rmdir("taken");
+	steerrig_rmdir("web");
+}
+
 static void filters_of_others_stay(void **state)
 {
 	DECLARE_LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = if_nametoindex("lo"),
@@ -417,6 +470,7 @@ static int run(void)
 		cmocka_unit_test_teardown(attach_and_detach, nothing_left),
 		cmocka_unit_test_teardown(failed_attach_leaves_nothing, nothing_left),
 		cmocka_unit_test_teardown(repair_reattaches_and_forgets, nothing_left),
+		cmocka_unit_test_teardown(repair_goes_on_after_a_failure, nothing_left),
 		cmocka_unit_test_teardown(filters_of_others_stay, nothing_left),
 	};
 

@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What dmmd writes: generations, instance slots, reserved ports, and the sweep of the flow list. */
+#define _GNU_SOURCE
 #include <errno.h>
+#include <sched.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <netinet/in.h>
 
 #include <bpf/bpf.h>
@@ -284,6 +288,7 @@ static void reserved_ports_are_merged_and_given_back(void **state)
 static void put_flow(uint64_t cookie, uint64_t opened, uint64_t closed)
 {
 	struct dmm_flow flow = {
+		.verdict = DMM_VERDICT_KERNEL,
 		.state = closed ? DMM_FLOW_CLOSED : DMM_FLOW_ESTABLISHED,
 		.opened_ns = opened,
 		.closed_ns = closed,
@@ -342,6 +347,109 @@ static void sweep_takes_what_is_over(void **state)
 	assert_int_equal(flows, 0);
 }
 
+/* A socket in a network namespace of its own, that of the child which holds it: its cookie. */
+static uint64_t start_listening_elsewhere(pid_t *ret_pid)
+{
+	uint64_t cookie = 0;
+	int pipes[2];
+
+	assert_int_equal(pipe(pipes), 0);
+	*ret_pid = fork();
+	if (*ret_pid == 0) {
+		socklen_t len = sizeof(cookie);
+		int fd = unshare(CLONE_NEWNET) < 0 ? -1 : socket(AF_INET6, SOCK_STREAM, 0);
+
+		if (listen(fd, 1) < 0 || getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len) < 0)
+			_exit(1);
+		(void)!write(pipes[1], &cookie, sizeof(cookie));
+		pause();
+		_exit(0);
+	}
+	close(pipes[1]);
+	assert_int_equal(read(pipes[0], &cookie, sizeof(cookie)), sizeof(cookie));
+	close(pipes[0]);
+	return cookie;
+}
+
+static void sweep_looks_into_other_namespaces(void **state)
+{
+	uint64_t now = dmm_now_ns(), cookie, gone = 1ull << 60 | 5;
+	pid_t pid;
+
+	(void)state;
+	cookie = start_listening_elsewhere(&pid);
+	put_flow(cookie, now - 90 * DMM_NS_PER_SEC, 0);
+	put_flow(gone, now - 90 * DMM_NS_PER_SEC, 0);
+	assert_int_equal(dmm_steer_sweep_flows(steer, 0), 0);
+	assert_true(has_flow(cookie));
+	assert_false(has_flow(gone));
+
+	kill(pid, SIGKILL);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	assert_int_equal(dmm_steer_sweep_flows(steer, 0), 0);
+	assert_false(has_flow(cookie));
+}
+
+static void addr_of(int fd, int (*ask)(int, struct sockaddr *, socklen_t *), __u8 *ret_addr,
+		    __be16 *ret_port)
+{
+	struct sockaddr_storage ss;
+	socklen_t len = sizeof(ss);
+
+	assert_int_equal(ask(fd, (struct sockaddr *)&ss, &len), 0);
+	if (ss.ss_family == AF_INET) {
+		memset(ret_addr + 10, 0xff, 2);
+		memcpy(ret_addr + 12, &((struct sockaddr_in *)&ss)->sin_addr, 4);
+	} else {
+		memcpy(ret_addr, &((struct sockaddr_in6 *)&ss)->sin6_addr, 16);
+	}
+	*ret_port = ((struct sockaddr_in *)&ss)->sin_port; /* in the same place */
+}
+
+/* Listens on loopback and connects to it, as an application to its relay. */
+static int connect_relay_leg(int family, int *ret_listener, struct dmm_tuple *ret)
+{
+	struct sockaddr_in6 sa6 = { .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT };
+	struct sockaddr_in sa = { .sin_family = AF_INET,
+				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr *to = family == AF_INET ? (void *)&sa : (void *)&sa6;
+	socklen_t len = family == AF_INET ? sizeof(sa) : sizeof(sa6);
+	int fd = socket(family, SOCK_STREAM, 0);
+
+	*ret_listener = socket(family, SOCK_STREAM, 0);
+	assert_int_equal(bind(*ret_listener, to, len), 0);
+	assert_int_equal(listen(*ret_listener, 1), 0);
+	assert_int_equal(getsockname(*ret_listener, to, &len), 0);
+	assert_int_equal(connect(fd, to, len), 0);
+	memset(ret, 0, sizeof(*ret));
+	addr_of(fd, getsockname, ret->app, &ret->app_port);
+	addr_of(fd, getpeername, ret->relay, &ret->relay_port);
+	return fd;
+}
+
+static void sweep_takes_tuples_without_a_socket(void **state)
+{
+	static const int families[] = { AF_INET, AF_INET6 };
+	dmm_autoclose int map = steerrig_pin("maps/dmm_tuples");
+	struct dmm_peer peer = {};
+
+	(void)state;
+	for (unsigned int i = 0; i < DMM_ARRAY_SIZE(families); i++) {
+		struct linger reset = { 1, 0 };
+		struct dmm_tuple tuple;
+		int listener, fd = connect_relay_leg(families[i], &listener, &tuple);
+
+		assert_int_equal(bpf_map_update_elem(map, &tuple, &peer, BPF_ANY), 0);
+		assert_int_equal(dmm_steer_sweep_flows(steer, 0), 0);
+		assert_int_equal(bpf_map_lookup_elem(map, &tuple, &peer), 0);
+		assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)), 0);
+		close(fd);
+		assert_int_equal(dmm_steer_sweep_flows(steer, 0), 0);
+		assert_int_equal(bpf_map_lookup_elem(map, &tuple, &peer), -ENOENT);
+		close(listener);
+	}
+}
+
 static void all_flows_are_seen_once(void **state)
 {
 	unsigned int i, flows = 0;
@@ -365,6 +473,8 @@ static int run(void)
 		cmocka_unit_test(slots_have_bounds),
 		cmocka_unit_test(reserved_ports_are_merged_and_given_back),
 		cmocka_unit_test(sweep_takes_what_is_over),
+		cmocka_unit_test(sweep_looks_into_other_namespaces),
+		cmocka_unit_test(sweep_takes_tuples_without_a_socket),
 		cmocka_unit_test(all_flows_are_seen_once),
 	};
 

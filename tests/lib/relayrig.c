@@ -145,8 +145,10 @@ static int listen_on(int family)
 	struct sockaddr_in6 in6 = { .sin6_family = AF_INET6, .sin6_addr = in6addr_loopback };
 	struct sockaddr_in in = { .sin_family = AF_INET,
 				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	int fd = socket(family, SOCK_STREAM, 0), r;
+	int fd = socket(family, SOCK_STREAM, 0), buffer = 128 << 10, r; /* as dmmd makes it */
 
+	setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof(buffer));
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof(buffer));
 	r = family == AF_INET ? bind(fd, (struct sockaddr *)&in, sizeof(in))
 			      : bind(fd, (struct sockaddr *)&in6, sizeof(in6));
 	if (r < 0) {

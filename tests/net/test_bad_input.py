@@ -11,6 +11,7 @@ import re
 import signal
 import socket
 import stat
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
@@ -326,19 +327,24 @@ def plugins_that_cannot_be(w):
 
 # --- dmmd's own arguments ---
 
-def start(w, *args, user=None, drop=None, host="server"):
-    """A second dmmd on directories of its own; must end by itself."""
+def start(w, *args, user=None, drop=None, host="server", before=(), give_up=None):
+    """A second dmmd on directories of its own; must end by itself, or within @give_up seconds: None
+    where it did not."""
     dirs = {"--run-dir": f"{w.dir}/run2", "--state-dir": f"{w.dir}/state2",
             "--bpffs": w.bpffs + "-2", "--cgroup-root": w.cgroup_root}
     given = dict(zip(args[::2], args[1::2]))
-    before = []
     if user:
         before = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
     if drop:
         before = ["setpriv", "--bounding-set", drop]
     try:
         return w.run(*before, DMMD, *(x for kv in {**dirs, **given}.items() for x in kv),
-                     check=False, timeout=30, host=host)
+                     check=False, timeout=give_up or 30, host=host)
+    except subprocess.TimeoutExpired:
+        if not give_up:
+            raise
+        w.run(DMMCTL, "--bpffs", w.bpffs + "-2", "teardown", host=host)
+        return None
     finally:
         assert not os.path.exists(w.bpffs + "-2/links") or \
             not os.listdir(w.bpffs + "-2/links"), "something stayed attached"
@@ -385,6 +391,33 @@ def places_that_are_not_there(w):
         says(start(w, "--run-dir", "/proc/nonesuch"), 1, ("/proc/nonesuch",))
         says(start(w, "--state-dir", "/proc/nonesuch"), 1, ("/proc/nonesuch",))
         says(start(w, "--user", "dmm-nonesuch"), 1, ("dmm-nonesuch",))
+        says(start(w, "--user", "root"), 1, ("root", "useradd"))
+
+
+def left_attached(w):
+    """What a failed start() left on the server host."""
+    ports = w.run("sysctl", "-n", "net.ipv4.ip_local_reserved_ports", host="server").stdout.strip()
+    lo = w.run("tc", "qdisc", "show", "dev", "lo", host="server").stdout
+    return [x for x in (ports, lo) if x and "noqueue" not in x]
+
+
+@test
+def start_that_fails_on_its_way_leaves_nothing(w):
+    """start() itself looks for links."""
+    with w.unchanged():
+        os.makedirs(f"{w.dir}/state2/state.json")
+        says(start(w), 1, ("state.json",))
+        assert not left_attached(w), left_attached(w)
+        failed = set()
+        for n in range(16, 200, 3):  # wherever descriptors run out
+            r = start(w, before=("prlimit", f"--nofile={n}"), give_up=3)
+            if r is None:
+                break
+            assert r.returncode == 1, r
+            assert not left_attached(w), (n, left_attached(w))
+            failed |= set(re.findall(r"not started \((.*)\)", r.stderr))
+        assert r is None, "no number of descriptors is enough"
+        assert {"directories", "steering"} <= failed, failed
 
 
 @test

@@ -8,6 +8,7 @@ import hashlib
 import os
 import random
 import re
+import select
 import socket
 import struct
 import sys
@@ -18,6 +19,7 @@ from dmmtest import LONG, World, main, test, wait_for
 
 ECHO, SUM, HALF, RESET, FLOOD, SINK, WAIT_RESET, ROW = range(8101, 8109)
 BULK = 64 << 20
+TCPI_SND_WND = 228  # its place in struct tcp_info
 LINGER_RESET = struct.pack("ii", 1, 0)
 
 
@@ -98,10 +100,19 @@ def reset(c):
 
 
 def flood(c):
-    """Sends for as long as anyone takes it."""
+    """Sends for as long as anyone takes it; notes the window that the peer left when it is stuck."""
     piece = bytes(1 << 16)
+    c.setblocking(False)
     while True:
-        c.sendall(piece)
+        if select.select([], [c], [], 1)[1]:
+            c.send(piece)
+        else:
+            note_end(str(window_of_peer(c)))
+
+
+def window_of_peer(c):
+    info = c.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCPI_SND_WND + 4)
+    return struct.unpack_from("I", info, TCPI_SND_WND)[0]
 
 
 def sink(c):
@@ -298,6 +309,8 @@ def stopped_reader_meets_a_zero_window_in_bounded_memory(w):
         was, sent = sent, int(m[1]) if m else 0
         return sent and sent == was
     wait_for("the peer stops sending", server_is_stuck, every=1.0)
+    window = int(noted_end())
+    assert window == 0, f"the peer stopped at a window of {window} bytes"
     memory = instance_memory(w) - before + relay_memory(w)
     print(f"# {sent >> 10} KiB left the peer, {memory >> 10} KiB held by instance and relay")
     assert memory <= 1 << 20, f"{memory} bytes held for one stopped flow"

@@ -3,6 +3,7 @@
 """connect() through a stack ends as the wire does, and as the kernel's own connect() would: each
 case runs in a kernel cgroup and in a steered one, and the two answers must be the same."""
 
+import ctypes
 import errno
 import os
 import select
@@ -12,9 +13,9 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from dmmtest import World, main, sh, test, wait_for
+from dmmtest import World, libc, main, sh, test, wait_for
 
-OPEN, CLOSED = 8001, 8002
+OPEN, CLOSED, OTHER = 8001, 8002, 8006
 HOLE = """table inet hole {{
     chain in {{
         type filter hook input priority 0
@@ -29,6 +30,7 @@ class ConnectWorld(World):
     def __init__(self):
         super().__init__()
         self.serve(tell_peer, OPEN)
+        self.serve(tell_peer, OTHER)
         self.up()
 
     def both(self, fn, *args, timeout=60):
@@ -241,8 +243,7 @@ def a_refused_socket_can_connect_again(w):
         assert kernel == steered, (kernel, steered)
 
 
-def connect_again(addr):
-    """Connecting a connected socket, and disconnecting it with AF_UNSPEC."""
+def connect_twice(addr):
     with socket.socket(family_of(addr)) as s:
         s.connect((addr, OPEN))
         twice = errno_of(s.connect, (addr, OPEN))
@@ -252,7 +253,37 @@ def connect_again(addr):
 
 @test
 def connecting_twice_is_eisconn(w):
-    assert w.both(connect_again, w.server4) == (errno.EISCONN, errno.EISCONN)
+    assert w.both(connect_twice, w.server4) == (errno.EISCONN, errno.EISCONN)
+
+
+def disconnect(s):
+    """connect() to AF_UNSPEC, which the socket module has no address for."""
+    unspec = struct.pack("H14x", socket.AF_UNSPEC)
+    return ctypes.get_errno() if libc.connect(s.fileno(), unspec, len(unspec)) else 0
+
+
+def connect_elsewhere(addr):
+    """Connects, disconnects, connects to another port; what the socket and its peers say."""
+    with socket.socket(family_of(addr)) as s:
+        s.settimeout(30)
+        s.connect((addr, OPEN))
+        first = s.makefile().readline().split()
+        assert first[1] == str(s.getsockname()[1]), first
+        undone = disconnect(s)
+        peer = errno_of(s.getpeername)
+        again = errno_of(s.connect, (addr, OTHER))
+        second = s.makefile().readline().split()
+        assert second[1] == str(s.getsockname()[1]), (second, s.getsockname())
+        s.sendall(b"ping")
+        return (undone, peer, again, s.getpeername()[:2], s.recv(4)), int(second[1])
+
+
+@test
+def a_disconnected_socket_can_connect_elsewhere(w):
+    for addr in (w.server4, w.server6):
+        (kernel, _), (steered, port) = w.both(connect_elsewhere, addr)
+        assert kernel == steered == (0, errno.ENOTCONN, 0, (addr, OTHER), b"ping"), (kernel, steered)
+        assert w.is_steered(port), f"the second connection left from {port}"
 
 
 def many_at_once(addr, n):

@@ -113,7 +113,8 @@ def the_story_comes_out_as_told(w):
                        env={**os.environ, "DMM_DEMO_ID": ID, "KEEP": "", "O": OUT}, timeout=200)
     assert p.returncode == 0, p.stdout + p.stderr
     assert p.stdout.count("right") == 4 and p.stdout.count("ECONNREFUSED") == 2, p.stdout
-    assert "curl exit 56" in p.stdout and "instance-" in p.stdout, p.stdout
+    assert "exit 56, curl: (56)" in p.stdout and "reset by peer" in p.stdout, p.stdout
+    assert "instance-" in p.stdout, p.stdout
     assert leftovers() == []
 
 

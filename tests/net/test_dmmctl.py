@@ -338,6 +338,46 @@ def teardown_without_dmmd(w):
     assert (again["links"], again["maps"], again["instances"]) == (0, 0, 0), again
 
 
+def teardown_of(w, *places):
+    """As somebody who names only one of the places."""
+    return w.run(os.path.join(OUT, "dmmctl"), *places, "teardown")
+
+
+@test
+def teardown_of_another_directory_leaves_dmmd_alone(w):
+    if w.daemon.poll() is not None:
+        w.up()
+    pid = w.instance_pid()
+    p = teardown_of(w, "--run-dir", f"{w.dir}/run", "--bpffs", w.bpffs + "-other")
+    assert "removed 0 links, 0 maps; stopped 0 instances\n" in p.stdout, p
+    assert "left alone" in p.stderr and f"{w.dir}/run" in p.stderr, p
+    assert w.daemon.poll() is None and w.instance_pid() == pid
+    assert w.is_steered(w.ask("/fast")[1])
+
+
+@test
+def teardown_of_another_directory_leaves_the_usual_instances_alone(w):
+    """No dmmd is there to tell whose instances the usual run-dir has."""
+    if w.daemon.poll() is None:
+        w.stop_dmmd(signal.SIGKILL)
+    p = w.run("unshare", "--mount", "sh", "-c", "mount -t tmpfs none /run && mkdir /run/dmm && "
+              f"mount --bind {w.dir}/run /run/dmm && exec {os.path.join(OUT, 'dmmctl')} "
+              f"--run-dir '' teardown --bpffs {w.bpffs}-other")
+    assert "stopped 0 instances\n" in p.stdout and "left alone" in p.stderr, p
+    assert w.is_steered(w.ask("/fast")[1])
+
+
+@test
+def teardown_finds_the_dmmd_of_a_directory_by_itself(w):
+    """The run-dir is not named: dmmd is known by what it holds, its instances by the maps."""
+    if w.daemon.poll() is not None:
+        w.dmmd()
+    p = teardown_of(w, "--bpffs", w.bpffs)
+    assert "stopped 1 instance and dmmd\n" in p.stdout, p
+    w.daemon.wait(20)
+    nothing_is_left(w)
+
+
 @test
 def teardown_stops_a_running_dmmd(w):
     w.up()

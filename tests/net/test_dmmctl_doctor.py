@@ -45,7 +45,24 @@ def a_working_host_is_ready(w):
     assert checks["connect4 hook fires in a test cgroup"]["status"] == "ok"
     xsk = checks["AF_XDP receives and sends on a veth pair"]
     assert xsk["status"] == "ok" and "copy" in xsk["detail"], xsk
+    assert checks["all programs load and attach"]["status"] == "ok"
     assert findings(w) == []
+
+
+@test
+def what_dmmd_could_not_start_with_is_found(w):
+    """Few descriptors are enough for the single trials, not for all of DMM's maps and programs."""
+    limit = ("prlimit", "--nofile=24")
+    p = w.run(*limit, w.ctl_path(), "-j", "doctor", "c0", check=False)
+    doc = json.loads(p.stdout)
+    assert p.returncode == 1 and doc["result"] == "not-ready", p
+    failed, = (i for i in doc["items"] if i["status"] == "error")
+    assert failed["check"] == "all programs load and attach", failed
+    assert "Too many open files" in failed["detail"], failed
+    p = w.run(*limit, os.path.join(OUT, "dmmd"), "--run-dir", f"{w.dir}/run", "--state-dir",
+              f"{w.dir}/state", "--bpffs", w.bpffs, "--cgroup-root", w.cgroup_root, check=False,
+              timeout=20)
+    assert p.returncode, "dmmd starts nevertheless"
 
 
 @test
@@ -59,7 +76,8 @@ def it_prints_a_result_line(w):
 def it_leaves_nothing_behind(w):
     def seen():
         return ([n for n in os.listdir(cgroup2_mount()) if n.startswith("dmm-doctor")],
-                w.run("ip", "-br", "link").stdout)
+                w.run("ip", "-br", "link").stdout, w.run("tc", "qdisc").stdout,
+                [n for n in os.listdir("/sys/fs/bpf") if "doctor" in n])
     before = seen()
     doctor(w, "c0")
     assert seen() == before

@@ -5,9 +5,12 @@ them, and connects follow the policy all the while. It supervises its instances,
 what it handed over, and applies changes while others run."""
 
 import contextlib
+import ctypes
 import errno
 import json
 import os
+import platform
+import pwd
 import re
 import signal
 import socket
@@ -17,11 +20,15 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
 import plugins
-from dmmtest import LONG, OUT, World, connected, local_port, main, sh, test, wait_for
+from dmmtest import LONG, OUT, World, connected, libc, local_port, main, sh, test, wait_for
 
 ECHO = 8601
 NOBODY = 65534
 STALL = 2.0
+PIDFD_GETFD = 438
+SOCKET_SYSCALL = {"x86_64": 41, "aarch64": 198}.get(platform.machine(), -1)
+IP_HDRINCL, IP_PKTINFO, IP_UNICAST_IF = 3, 8, 50
+IPV6_HDRINCL, IPV6_PKTINFO, IPV6_UNICAST_IF = 36, 50, 76
 
 
 class DmmdWorld(World):
@@ -292,6 +299,106 @@ def instance_has_no_privileges(w):
     for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
         assert int(status[name], 16) == 0, f"{name} {status[name]}"
     assert status["NoNewPrivs"] == "1", status
+    with open(f"/proc/{w.ready()}/environ", "rb") as f:
+        assert f.read() == b"", "dmmd's environment was handed on"
+    try:
+        pwd.getpwnam("dmm")
+    except KeyError:
+        assert "there is no user dmm" in w.log() and "useradd --system dmm" in w.log()
+
+
+def take_raw_sockets(pid):
+    """Copies of the instance's raw sockets, as whoever takes over the instance would have them."""
+    pidfd, found = os.pidfd_open(pid), []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        if not os.readlink(f"/proc/{pid}/fd/{fd}").startswith("socket:"):
+            continue
+        copy = libc.syscall(PIDFD_GETFD, pidfd, int(fd), 0)
+        assert copy >= 0, os.strerror(ctypes.get_errno())
+        with contextlib.suppress(OSError):  # AF_XDP has no names
+            s = socket.socket(fileno=copy)
+            if s.type == socket.SOCK_RAW and s.family in (socket.AF_INET, socket.AF_INET6):
+                found.append(s)
+    os.close(pidfd)
+    return found
+
+
+def own_raw(family):
+    s = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    v4 = family == socket.AF_INET
+    s.setsockopt(*(socket.IPPROTO_IP, IP_HDRINCL, 1) if v4 else (socket.IPPROTO_IPV6, IPV6_HDRINCL, 1))
+    return s
+
+
+def send_out_of(s, dev, client, server, payload):
+    """A forged packet, sent by every means that name an interface. How many calls took it."""
+    index, sent = socket.if_nametoindex(dev), 0
+    src, dst = (socket.inet_pton(s.family, a) for a in (client, server))
+    if s.family == socket.AF_INET:
+        packet = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 0, 0, 0, 64, 253, 0, src, dst) + payload
+        info = (socket.IPPROTO_IP, IP_PKTINFO, struct.pack("i4s4s", index, src, b"\0" * 4))
+        unicast_if = (socket.IPPROTO_IP, IP_UNICAST_IF, struct.pack("!i", index))
+    else:
+        packet = struct.pack("!IHBB16s16s", 6 << 28, len(payload), 253, 64, src, dst) + payload
+        info = (socket.IPPROTO_IPV6, IPV6_PKTINFO, struct.pack("16si", src, index))
+        unicast_if = (socket.IPPROTO_IPV6, IPV6_UNICAST_IF, struct.pack("!i", index))
+    for ancillary in ([], [info]):
+        with contextlib.suppress(OSError):
+            sent += s.sendmsg([packet], ancillary, 0, (server, 0)) > 0
+    for level, option, value in ((socket.SOL_SOCKET, socket.SO_BINDTODEVICE, dev.encode()),
+                                 (socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b""), unicast_if):
+        with contextlib.suppress(OSError):
+            s.setsockopt(level, option, value)
+        with contextlib.suppress(OSError):
+            sent += s.sendmsg([packet], [], 0, (server, 0)) > 0
+    return sent
+
+
+def forge(w, pid):
+    """By raw sockets of our own, then as nobody by those of the instance."""
+    taken = take_raw_sockets(pid)
+    own = [own_raw(s.family) for s in taken]
+    hosts = {socket.AF_INET: (w.client4, w.server4), socket.AF_INET6: (w.client6, w.server6)}
+    for s in own:
+        assert send_out_of(s, "c0", *hosts[s.family], b"ours, to see that it works")
+    os.setgroups(())
+    os.setgid(NOBODY)
+    os.setuid(NOBODY)
+    for s in taken:
+        send_out_of(s, "c0", *hosts[s.family], b"forged by the instance's socket")
+    return sorted(s.family for s in taken)
+
+
+def listen_in(ready, stop):
+    """Frames on s0, until the stop file is there."""
+    s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+    s.bind(("s0", 0))
+    s.settimeout(0.1)
+    ready.send(b"R")
+    seen = []
+    while True:
+        try:
+            seen.append(s.recv(2048))
+        except TimeoutError:
+            if os.path.exists(stop):
+                return seen
+
+
+@test
+def raw_sockets_reach_loopback_only(w):
+    """Whoever holds them: SO_BINDTODEVICE is overruled by what comes with a packet."""
+    stop, (ready, other) = f"{w.dir}/stop-listening", socket.socketpair()
+    w.check_policy()  # knows its neighbours from now on
+    child = w.start(listen_in, other, stop, host="server")
+    assert ready.recv(1) == b"R"
+    assert w.call(forge, w, w.ready()) == [socket.AF_INET, socket.AF_INET6]
+    open(stop, "w").close()
+    seen = child.result()
+    for kind in (b"\x08\x00", b"\x86\xdd"):
+        assert any(b"ours, to see" in f for f in seen if f[12:14] == kind), "the test sees nothing"
+        assert not any(b"forged by" in f for f in seen if f[12:14] == kind), kind
+    assert not [n for n in os.listdir(w.cgroup_root) if n.startswith(".dmm-raw")]
+    w.check_policy()
 
 
 def relay_ports(w):
@@ -447,6 +554,41 @@ def changed_rules_hold_for_new_flows(w):
         flows.all_go_on()
 
 
+@test
+def an_interface_that_comes_back_is_used_again(w):
+    """Removed and made again it has another index: the stack finds it by its name."""
+    if w.run("ip", "link", "show", "dev", "c1", check=False).returncode:
+        w.second_link()
+    w.apply(two_stacks(w))
+    pid, first = w.ready(), w.ready("second")
+    with Flows(w) as flows:
+        for _ in range(2):
+            w.run("ip", "link", "del", "c1")
+            wait_for("the instance of a removed interface is gone", lambda: not alive(first))
+            assert w.ctl_json("status")["health"] == "degraded"
+            assert w.call(connect_errno, "198.18.1.2", cgroup="/second") != 0
+            w.second_link()
+            first = w.ready("second", not_pid=first)
+            for addr in ("198.18.1.2", "fd00:198:19::2"):
+                assert 12000 <= w.port(addr, "/second") <= 12999, addr
+            flows.all_go_on()
+    assert w.ready() == pid, "the stack on the other interface was restarted"
+    w.apply(w.policy())
+
+
+@test
+def what_steered_traffic_goes_around_is_told_by_apply(w):
+    w.run("nft", "-f", "-", input="table inet t { chain out { "
+          "type filter hook output priority 0; tcp dport 9 counter drop; }; }")
+    try:
+        said = w.apply(w.policy()).stderr
+    finally:
+        w.run("nft", "flush", "ruleset")
+    assert "W150" in said and "nftables inet t/out" in said, said
+    assert "W150" not in w.apply(w.policy()).stderr
+    w.check_policy()
+
+
 LATER = """
     - name: later
       match: {cgroup: /later/on, proto: tcp, direction: connect}
@@ -468,6 +610,72 @@ def cgroups_that_appear_later_are_attached(w):
     w.apply(w.policy())
     wait_for("its flows follow the policy without it",
              lambda: not w.is_steered(w.port(cgroup="/later/on")))
+
+
+def hooks(w, cgroup):
+    """What is pinned for it."""
+    start = f"cgroup-{os.stat(w.cgroup(cgroup)).st_ino}-"
+    return {n[len(start):] for n in os.listdir(f"{w.bpffs}/links") if n.startswith(start)}
+
+
+DECIDING = {"sock_create", "connect4", "connect6"}
+WITHOUT_FAST = """
+    - name: other
+      match: {cgroup: /kernel, proto: tcp, direction: connect}
+      action: {stack: kernel}"""
+
+
+@test
+def flows_outlive_the_attachment_of_their_cgroup(w):
+    """Flows() compares the names in the end."""
+    whole = hooks(w, "/fast")
+    assert DECIDING < whole, whole
+
+    def is_retired():
+        return hooks(w, "/fast") == whole - DECIDING
+
+    with Flows(w, ("/fast",)) as flows:
+        w.apply(w.policy(rules=WITHOUT_FAST))
+        for _ in range(2):
+            assert is_retired(), hooks(w, "/fast")
+            for addr in (w.server4, w.server6):
+                assert not w.is_steered(w.port(addr)), "a retired cgroup was steered"
+            time.sleep(2.5)  # a daemon that repairs what it misses would have by now
+            assert is_retired(), hooks(w, "/fast")
+            flows.all_go_on()
+            w.stop(signal.SIGKILL)
+            w.restart()
+        w.apply(w.policy())
+        assert hooks(w, "/fast") == whole
+        w.check_policy()
+        w.apply(w.policy(rules=WITHOUT_FAST))
+        mine = [f for f in w.flows() if f["verdict"] == "userspace" and f["state"] == "established"]
+        assert len(mine) == len(flows.children), mine
+    wait_for("all is detached after the last flow", lambda: not hooks(w, "/fast"))
+    assert not [f for f in w.flows() if f["state"] == "established"], w.flows()
+    assert "/fast" not in [c["path"] for c in w.ctl_json("status")["cgroups"]]
+    w.apply(w.policy())
+    w.check_policy()
+
+
+@test
+def a_detached_cgroup_keeps_its_flows_true(w):
+    w.apply(w.policy(rules="""
+    - name: all
+      match: {proto: tcp, direction: connect, remote: {ports: [%d]}}
+      action: {stack: fast}""" % ECHO))
+    w.cgroup("/second/below")
+    w.ctl("attach", "--cgroup", "/second")
+    with Flows(w, ("/second/below",)) as flows:
+        assert w.is_steered(w.port(cgroup="/second/below"))
+        w.ctl("detach", "--cgroup", "/second")
+        assert w.ctl("detach", "--cgroup", "/second", check=False).returncode == 1
+        time.sleep(2.5)
+        assert not hooks(w, "/second") & DECIDING and hooks(w, "/second")
+        assert not w.is_steered(w.port(cgroup="/second/below"))
+        flows.all_go_on()
+    wait_for("all is detached after the last flow", lambda: not hooks(w, "/second"))
+    w.apply(w.policy())
 
 
 @test
@@ -525,6 +733,47 @@ def readiness_is_told_to_the_service_manager(w):
     os.unlink(path)
     w.restart()
     w.ready()
+
+
+def without_ipv6(function):
+    """From here on socket(AF_INET6) fails as on a kernel with ipv6.disable=1. For children only."""
+    code = b"".join(struct.pack("HBBI", *i) for i in (
+        (0x20, 0, 0, 0), (0x15, 0, 3, SOCKET_SYSCALL),  # its number
+        (0x20, 0, 0, 16), (0x15, 0, 1, socket.AF_INET6),  # its first argument
+        (0x06, 0, 0, 0x00050000 | errno.EAFNOSUPPORT), (0x06, 0, 0, 0x7fff0000)))
+    text = ctypes.create_string_buffer(code, len(code))
+    prog = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(text))
+    assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, prog) == 0
+    try:
+        socket.socket(socket.AF_INET6)
+    except OSError as e:
+        assert e.errno == errno.EAFNOSUPPORT
+        os.execv(function[0], function)
+
+
+@test
+def kernel_without_ipv6_serves_ipv4(w):
+    w.apply(w.policy())
+    w.stop()
+    w.ctl("teardown")
+    log = open(f"{w.dir}/dmmd.log", "ab")
+    own = [f"--{k}={v}" for k, v in (("run-dir", f"{w.dir}/run"), ("state-dir", f"{w.dir}/state"),
+                                     ("bpffs", w.bpffs), ("cgroup-root", w.cgroup_root))]
+    child = w.start(lambda: (os.dup2(log.fileno(), 2),
+                             without_ipv6([os.path.join(OUT, "dmmd"), *own])))
+    try:
+        wait_for("dmmd answers", lambda: w.ctl("status", check=False).returncode == 0)
+        w.apply(w.policy())
+        w.ready()
+        for _ in range(3):
+            assert w.is_steered(w.port())
+        assert not w.is_steered(w.port(w.server6))
+    finally:
+        child.kill()
+    w.ctl("teardown")
+    w.restart()
+    w.ready()
+    w.check_policy()
 
 
 def start_second(w, **dirs):

@@ -17,7 +17,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
 from dmmtest import CLONE_NEWNET, Skip, World, libc, main, sh, test, wait_for
 
-PORT, UDP_PORT, MD5_PORT, FAST_OPEN_PORT = 8501, 8502, 8503, 8504
+PORT, UDP_PORT, MD5_PORT, FAST_OPEN_PORT, ECHO_PORT = range(8501, 8506)
 OTHER4, OTHER6 = "198.18.0.11", "fd00:198:18::11"  # second addresses of c0
 LINK2_CLIENT, LINK2_SERVER = ("198.18.1.1", "fd00:198:19::1"), ("198.18.1.2", "fd00:198:19::2")
 FAR4, FAR6 = "203.0.113.1", "2001:db8:113::1"  # behind the server
@@ -40,6 +40,7 @@ class ReasonWorld(World):
         sh("ip", "-n", s, "addr", "add", f"{FAR4}/32", "dev", "lo")
         sh("ip", "-n", s, "addr", "add", f"{FAR6}/128", "dev", "lo")
         self.serve(tell_peer, PORT)
+        self.serve_echo(ECHO_PORT)
         self.serve(tell_peer, PORT, host="client")
         self.up()
 
@@ -488,6 +489,23 @@ def the_kernel_picks_no_port_of_an_instance(w):
 
 
 # --- whom the policy governs ---
+
+EVERYTHING = """
+    - name: everything
+      match: {cgroup: /, proto: tcp}
+      action: {stack: fast}"""
+
+
+@test
+def a_rule_for_the_root_attaches_everything(w):
+    w.apply(w.policy(rules=EVERYTHING))
+    try:
+        for cgroup in ("/kernel", "/fast", "/nobody/named/this"):
+            assert w.is_steered(w.port(cgroup=cgroup)), cgroup
+    finally:
+        w.apply(w.policy())
+    assert not w.is_steered(w.port(cgroup="/kernel"))
+
 
 INNER_FIRST = """
     - name: inner

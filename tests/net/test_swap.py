@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Policies swapped under load. Policy A sends port 8301 through the stack and 8302 through the
 kernel, policy B the other way round; a policy that is neither whole A nor whole B gives itself away
-because every connect must get what the generation kept in its own flow entry says, by rule name
-and by the wire port that the server sees."""
+because every connect must get what the generation kept in its own flow entry says: by the rule's
+name, which must be one of that generation's policy, and by the wire port that the server sees."""
 
 import os
+import re
 import socket
 import sys
 import time
@@ -23,7 +24,12 @@ class SwapWorld(World):
         for port in PORTS:
             self.serve(say_port, port)
         self.dmmd()
-        self.apply(policy(self, PORTS[0]))
+        self.steered_in = {}  # generation: the port that its policy steers
+        self.swap(PORTS[0])
+
+    def swap(self, steered):
+        said = self.apply(policy(self, steered)).stdout
+        self.steered_in[int(re.search(r"generation (\d+)", said)[1])] = steered
 
 
 def say_port(c):
@@ -63,7 +69,7 @@ def no_connect_sees_half_a_policy(w):
     loads = [w.start(connect_until, w.server4, stop, cgroup="/fast") for _ in range(2)]
     start = time.monotonic()
     for i in range(SWAPS):
-        w.apply(policy(w, PORTS[(i + 1) % 2]))
+        w.swap(PORTS[(i + 1) % 2])
     seconds = time.monotonic() - start
     flows = {(f["local"].rpartition(":")[2], f["remote"].rpartition(":")[2]): f
              for f in w.flows()}
@@ -85,6 +91,8 @@ def no_connect_sees_half_a_policy(w):
         kind, _, port = flow["rule"].partition("-")
         assert int(port) == remote, f"rule {flow['rule']} decided a connect to {remote}"
         assert (kind == "stack") == w.is_steered(local), f"{flow}"
+        steered = w.steered_in[flow["generation"]]
+        assert (kind == "stack") == (remote == steered), f"that policy steered {steered}: {flow}"
     print(f"# {judged} connects judged by their flow entry")
     assert judged > 100
     assert len(seen) == 4, f"both policies must have decided for both ports: {seen}"
@@ -105,7 +113,7 @@ def flows_keep_their_stack_across_swaps(w):
     children = [w.start(long_flow, w.server4, p, stop, cgroup="/fast") for p in PORTS]
     time.sleep(0.5)
     for i in range(10):
-        w.apply(policy(w, PORTS[i % 2]))
+        w.swap(PORTS[i % 2])
     open(stop, "w").close()
     assert all(c.result() for c in children)
 

@@ -46,6 +46,9 @@ static void fill(struct dmmd_state *state)
 	state->attached[0] = strdup("/by/hand");
 	state->attached[1] = strdup("/\xc3\xa9");
 	state->n_attached = 2;
+	state->retired = calloc(1, sizeof(char *));
+	state->retired[0] = strdup("/old");
+	state->n_retired = 1;
 	state->n_stacks = 2;
 	state->stacks[0] = (struct dmmd_stack_record){
 		.spec = { .name = "fast",
@@ -96,6 +99,8 @@ static void state_survives_the_file(void **ignored)
 	assert_int_equal(out.n_attached, 2);
 	assert_string_equal(out.attached[1], "/\xc3\xa9");
 	assert_int_equal(out.n_made, 0);
+	assert_int_equal(out.n_retired, 1);
+	assert_string_equal(out.retired[0], "/old");
 	assert_int_equal(out.n_stacks, 2);
 	assert_memory_equal(&out.stacks, &in.stacks, 2 * sizeof(in.stacks[0]));
 	dmmd_state_free(&in);

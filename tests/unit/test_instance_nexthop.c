@@ -285,6 +285,23 @@ static void routes_are_the_kernels(void **state)
 	assert_null(find(rig, "127.0.0.1", &err)); /* not by this interface */
 }
 
+/* Only what the kernel's tables say is remembered, not that it could not be asked. */
+static void a_failed_question_is_asked_again(void **state)
+{
+	dmm_autoclose int saved = -1, nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
+	struct rig *rig = *state;
+	int err = 0, fd;
+
+	NEED_NAMESPACES();
+	fd = mnl_socket_get_fd(rig->mirror.query);
+	saved = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	assert_true(dup3(nothing, fd, O_CLOEXEC) == fd);
+	assert_null(find(rig, "192.0.2.1", &err));
+	assert_int_equal(err, -ENOTSOCK);
+	assert_true(dup3(saved, fd, O_CLOEXEC) == fd);
+	assert_non_null(find(rig, "192.0.2.1", &err));
+}
+
 static bool gateway_is(struct rig *rig, uint8_t mac)
 {
 	int err;

@@ -75,6 +75,7 @@ static struct dmm_handover good_handover(void)
 {
 	return (struct dmm_handover){
 		.version = DMM_HANDOVER_VERSION,
+		.fds = (1u << DMM_NUM_HANDOVER_FDS) - 1,
 		.n_queues = 2,
 		.mtu = 1500,
 		.port_first = 20000,
@@ -126,6 +127,24 @@ static void a_handover_is_received(void **state)
 	assert_int_equal(count_fds(), before);
 }
 
+static void a_kernel_without_ipv6_hands_over_less(void **state)
+{
+	struct line *line = *state;
+	struct dmm_handover h = good_handover();
+	struct takeover t;
+	char text[256];
+
+	h.n_queues = 1;
+	h.fds &= ~DMM_FDS_OPTIONAL;
+	send_with_fds(line->ends[0], DMM_MSG_HANDOVER, &h, sizeof(h), DMM_NUM_HANDOVER_FDS - 2);
+	send_xsk(line->ends[0], 0);
+	send_with_fds(line->ends[0], DMM_MSG_START, NULL, 0, 0);
+	assert_int_equal(takeover_receive(line->ends[1], &t, text, sizeof(text)), 0);
+	for (int i = 0; i < DMM_NUM_HANDOVER_FDS; i++)
+		assert_true((t.fds[i] >= 0) == !(DMM_FDS_OPTIONAL & 1u << i));
+	takeover_close(&t);
+}
+
 /* Sends what the test has prepared, expects refusal with this word, and that nothing leaks. */
 static void assert_refused(struct line *line, unsigned int before, const char *word)
 {
@@ -153,6 +172,9 @@ static void wrong_values_are_refused_by_name(void **state)
 	unsigned int before = count_fds();
 
 	REFUSED(h.version = 7, "version 7");
+	REFUSED(h.fds &= ~(1u << DMM_FD_RAW4), "descriptors 0xdf");
+	REFUSED(h.fds |= 1u << DMM_NUM_HANDOVER_FDS, "descriptors 0x1ff");
+	REFUSED(h.fds &= ~DMM_FDS_OPTIONAL, "8 descriptors instead of 6");
 	REFUSED(h.n_queues = 0, "0 queues");
 	REFUSED(h.n_queues = DMM_MAX_QUEUES + 1, "65 queues");
 	REFUSED(h.port_first = 0, "ports 0-");
@@ -321,9 +343,13 @@ static void privileges_are_gone(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(a_handover_is_received),	  TEST(wrong_values_are_refused_by_name),
-		TEST(wrong_messages_are_refused), TEST(the_next_dmmd_is_served),
-		TEST(strangers_are_not_served),	  cmocka_unit_test(privileges_are_gone),
+		TEST(a_handover_is_received),
+		TEST(a_kernel_without_ipv6_hands_over_less),
+		TEST(wrong_values_are_refused_by_name),
+		TEST(wrong_messages_are_refused),
+		TEST(the_next_dmmd_is_served),
+		TEST(strangers_are_not_served),
+		cmocka_unit_test(privileges_are_gone),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

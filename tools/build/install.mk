@@ -17,13 +17,14 @@ INSTALLED := \
 	$(if $(schema),644:$(schema):share/dmm/policy.schema.json) \
 	$(foreach f,$(notdir $(MANPAGES)),644:$(O)/man/$(f):$(man-dir)/$(f)) \
 	$(MORE_INSTALLED) \
+	644:policy/README.md:share/doc/dmm/policy/README.md \
 	644:LICENSE:share/doc/dmm/LICENSE $(if $(wildcard README.md),644:README.md:share/doc/dmm/README.md)
 
 define install-files
 $(Q)set -e; for i in $(INSTALLED); do \
 	mode=$${i%%:*}; rest=$${i#*:}; dest=$(DESTDIR)$(PREFIX)/$${rest#*:}; \
 	$(if $(Q),,echo "install $$dest";) install -D -m $$mode "$${rest%%:*}" "$$dest"; \
-done
+done; echo "installed below $(DESTDIR)$(PREFIX): next, dmmctl doctor; make uninstall takes it away"
 endef
 
 # Folders that are ours go when they are empty; in a DESTDIR, all that is empty goes.

@@ -61,12 +61,12 @@ FAULTS = [
     ("top_level", "docs/a.md", "<!-- SPDX-License-Identifier: Apache-2.0 -->\n", "docs"),
     ("packages", "userspace/steer/s.h", APACHE + "#include <lwip/lwip/init.h>\n", "liblwip-dev"),
     ("packages", "tests/net/test_a.py", "# SPDX-License-Identifier: Apache-2.0\n"
-     "import subprocess\nsubprocess.run(['ip', 'netns', 'exec', 'a', 'socat', '-'])\n", "socat"),
+     "import subprocess\nsubprocess.run(['ip', 'netns', 'exec', 'a', 'nft', '-f'])\n", "nftables"),
     ("packages", "tests/net/a.sh", "#!/bin/sh\n# SPDX-License-Identifier: Apache-2.0\n"
      "x=1 iperf3 -s\n", "iperf3"),
 ]
 # what the little tree's list of packages lacks, so that its use is a fault
-UNLISTED = ("liblwip-dev", "socat", "iperf3")
+UNLISTED = ("liblwip-dev", "nftables", "iperf3")
 
 
 def write(folder, name, text):

@@ -32,13 +32,6 @@ static const enum dmm_reason after[] = { DMM_REASON_INST_NOT_READY, DMM_REASON_N
 					 DMM_REASON_ROUTE, DMM_REASON_INST_STALE,
 					 DMM_REASON_OTHER_NETNS };
 
-static const char *verdict_word(enum dmm_verdict verdict)
-{
-	static const char *const words[] = { "none", "kernel", "userspace", "reject" };
-
-	return verdict < DMM_ARRAY_SIZE(words) ? words[verdict] : "?";
-}
-
 static const char *state_word(enum dmm_inst_state state)
 {
 	static const char *const words[] = { "free", "starting", "ready", "draining", "dead" };
@@ -201,7 +194,7 @@ static struct json_object *explanation(const struct question *question, const st
 		json_object_object_add(doc, "rule", rule_json(answer));
 	if (answer->has_instance)
 		json_object_object_add(doc, "instance", instance_json(answer));
-	dmm_json_set_text(doc, "verdict", verdict_word(decision->verdict));
+	dmm_json_set_text(doc, "verdict", dmm_report_verdict(decision->verdict));
 	dmm_json_set_text(doc, "reason", dmm_reason_word(decision->reason));
 	if (decision->verdict == DMM_VERDICT_USERSPACE)
 		dmm_json_set_text(doc, "if_down",

@@ -56,6 +56,10 @@ enum option_id {
 #define CTL_GLOBAL_OPTIONS (OPT_HELP + 1)
 #define OPT_BIT(id)	   (1u << OPT_##id)
 
+/* where an installed dmmd is */
+#define CTL_RUN_DIR "/run/dmm"
+#define CTL_BPFFS   "/sys/fs/bpf/dmm"
+
 struct option_spec {
 	const char *name;
 	char letter;

@@ -122,7 +122,7 @@ int cmd_doctor(struct ctl *ctl)
 	libbpf_set_print(NULL); /* what fails is reported below, with the kernel's own words */
 	doctor_host(&doctor);
 	doctor_hook(&doctor);
-	doctor_freplace(&doctor);
+	doctor_steer(&doctor);
 	doctor_xsk(&doctor);
 	doctor_network(&doctor);
 

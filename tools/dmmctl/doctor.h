@@ -27,7 +27,7 @@ void diagnose(struct doctor *doctor, enum health health, const char *check, cons
 
 void doctor_host(struct doctor *doctor); /* kernel, BTF, mounts, sysctls */
 void doctor_hook(struct doctor *doctor); /* cgroup programs */
-void doctor_freplace(struct doctor *doctor);
+void doctor_steer(struct doctor *doctor); /* all of DMM's programs and maps */
 void doctor_xsk(struct doctor *doctor);	    /* AF_XDP */
 void doctor_network(struct doctor *doctor); /* interfaces, filters, routing policy */
 

@@ -165,29 +165,3 @@ void doctor_hook(struct doctor *doctor)
 		diagnose(doctor, HEALTH_OK, check, NULL, "%lu ns/call",
 			 times.with > times.without ? times.with - times.without : 0);
 }
-
-/* A program that extends another: what libxdp chains XDP programs with. The target here has no type
- * information, so EINVAL is as good as it gets; a kernel that forbids it says EPERM first. */
-void doctor_freplace(struct doctor *doctor)
-{
-	const struct bpf_insn insns[] = { MOV_IMM(BPF_REG_0, XDP_PASS), END() };
-	dmm_autoclose int target = -1;
-	char log[256] = "";
-	int fd, err;
-
-	target = load_program(BPF_PROG_TYPE_XDP, 0, insns, DMM_ARRAY_SIZE(insns), log, sizeof(log));
-	if (target < 0)
-		return; /* doctor_xsk says it */
-	LIBBPF_OPTS(bpf_prog_load_opts, opts, .attach_prog_fd = target, .attach_btf_id = 1);
-	fd = bpf_prog_load(BPF_PROG_TYPE_EXT, "dmm_doctor", "GPL", insns, DMM_ARRAY_SIZE(insns),
-			   &opts);
-	err = errno;
-	if (fd >= 0)
-		close(fd);
-	if (fd < 0 && err != EINVAL)
-		diagnose(doctor, HEALTH_LIMIT, "libxdp dispatcher (freplace)",
-			 "another XDP program on the same interface cannot be chained with DMM's",
-			 "%s", strerror(err));
-	else
-		diagnose(doctor, HEALTH_OK, "libxdp dispatcher (freplace)", NULL, "not forbidden");
-}

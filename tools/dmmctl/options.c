@@ -133,10 +133,10 @@ static int parse_places(struct ctl *ctl)
 	char fallback[sizeof(ctl->run_dir) + 16];
 
 	choose(ctl->run_dir, sizeof(ctl->run_dir), ctl->opt[OPT_RUN_DIR], "DMM_RUN_DIR",
-	       "/run/dmm");
+	       CTL_RUN_DIR);
 	snprintf(fallback, sizeof(fallback), "%s/dmmd.sock", ctl->run_dir);
 	choose(ctl->socket, sizeof(ctl->socket), ctl->opt[OPT_SOCKET], "DMM_SOCKET", fallback);
-	choose(ctl->bpffs, sizeof(ctl->bpffs), ctl->opt[OPT_BPFFS], "DMM_BPFFS", "/sys/fs/bpf/dmm");
+	choose(ctl->bpffs, sizeof(ctl->bpffs), ctl->opt[OPT_BPFFS], "DMM_BPFFS", CTL_BPFFS);
 	if (!ctl->opt[OPT_CGROUP_ROOT])
 		ctl->opt[OPT_CGROUP_ROOT] = getenv("DMM_CGROUP_ROOT");
 	return -1;

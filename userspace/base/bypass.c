@@ -14,6 +14,7 @@
 
 #include <bpf/bpf.h>
 
+#include "base/netlink.h"
 #include "base/util.h"
 
 /* enum bpf_attach_type of Linux 6.6; not in the headers of 6.1 */
@@ -45,34 +46,15 @@ void dmm_bypass_report(struct dmm_bypass_scan *scan, enum dmm_bypass_kind kind, 
 
 int dmm_bypass_ask(int bus, struct nlmsghdr *request, mnl_cb_t cb, void *ctx)
 {
-	char buf[32768]; /* what the kernel fills a dump's packets up to */
-	struct mnl_socket *nl = mnl_socket_open2(bus, SOCK_CLOEXEC);
-	bool dump = request->nlmsg_flags & NLM_F_DUMP;
-	int r = 0;
-	ssize_t n;
+	struct mnl_socket *nl = NULL;
+	int r = dmm_netlink_open(bus, &nl);
 
-	if (!nl) /* this kernel has no such family */
-		return errno == EPROTONOSUPPORT ? 0 : -errno;
-	request->nlmsg_seq = 1;
-	if (mnl_socket_bind(nl, 0, MNL_SOCKET_AUTOPID) < 0 ||
-	    mnl_socket_sendto(nl, request, request->nlmsg_len) < 0) {
-		r = -errno;
-		goto close_socket;
-	}
-	do {
-		n = mnl_socket_recvfrom(nl, buf, sizeof(buf));
-		if (n < 0) {
-			r = -errno;
-			break;
-		}
-		r = mnl_cb_run(buf, n, 1, mnl_socket_get_portid(nl), cb, ctx);
-		if (r < 0)
-			r = -errno;
-	} while (r > 0 && dump);
-close_socket:
+	if (r < 0) /* this kernel may have no such family */
+		return r == -EPROTONOSUPPORT ? 0 : r;
+	r = dmm_netlink_ask(nl, request, cb, ctx);
 	mnl_socket_close(nl);
 	/* EOPNOTSUPP, EINVAL: the module behind this question is not there */
-	return r == -EOPNOTSUPP || r == -EINVAL || r > 0 ? 0 : r;
+	return r == -EOPNOTSUPP || r == -EINVAL ? 0 : r;
 }
 
 /* --- policy routing --- */

@@ -3,8 +3,6 @@
 #define _GNU_SOURCE
 #include "base/bypass_internal.h"
 
-#include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/ethtool.h>
@@ -13,10 +11,10 @@
 #include <linux/rtnetlink.h>
 #include <linux/sockios.h>
 #include <net/if.h>
-#include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include "base/netns.h"
 #include "base/util.h"
 
 struct link {
@@ -90,48 +88,31 @@ static bool is_nsid(int netns, int32_t nsid)
 	return dmm_bypass_ask(NETLINK_ROUTE, nlh, note_nsid, &got) == 0 && got == nsid;
 }
 
-/* A namespace's file below @dir that is @nsid: its descriptor, its name in @ret_name. */
-static int search(const char *dir, bool pids, int32_t nsid, char *ret_name, size_t size)
+struct search {
+	int32_t nsid;
+	int netns; /* -1: not found */
+	char *name;
+	size_t size;
+};
+
+static int try_namespace(void *ctx, int netns, const char *name)
 {
-	DIR *d = opendir(dir);
-	struct dirent *entry;
-	int found = -ENOENT;
+	struct search *s = ctx;
 
-	while (d && found < 0 && (entry = readdir(d))) {
-		char path[320];
-		int fd;
-
-		if (pids ? !isdigit((unsigned char)entry->d_name[0]) : entry->d_name[0] == '.')
-			continue;
-		snprintf(path, sizeof(path), "%s/%s%s", dir, entry->d_name, pids ? "/ns/net" : "");
-		fd = open(path, O_RDONLY | O_CLOEXEC);
-		if (fd < 0)
-			continue;
-		if (is_nsid(fd, nsid)) {
-			found = fd;
-			snprintf(ret_name, size, "%s%.50s", pids ? "pid " : "", entry->d_name);
-		} else {
-			close(fd);
-		}
-	}
-	if (d)
-		closedir(d);
-	return found;
+	if (!is_nsid(netns, s->nsid))
+		return 0;
+	s->netns = fcntl(netns, F_DUPFD_CLOEXEC, 0);
+	snprintf(s->name, s->size, "%s", name);
+	return 1;
 }
 
-/* A socket that lives in @netns: sockets stay where they were made. */
-static int socket_in(int netns)
+/* A descriptor of the namespace that ours calls @nsid. */
+static int find_namespace(int32_t nsid, char *ret_name, size_t size)
 {
-	dmm_autoclose int home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
-	int fd, err;
+	struct search s = { .nsid = nsid, .netns = -1, .name = ret_name, .size = size };
 
-	if (home < 0 || setns(netns, CLONE_NEWNET) < 0)
-		return -errno;
-	fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	err = errno;
-	if (setns(home, CLONE_NEWNET) < 0)
-		abort(); /* going on would act on somebody else's network */
-	return fd < 0 ? -err : fd;
+	dmm_netns_each(try_namespace, &s);
+	return s.netns;
 }
 
 static int ask_device(int fd, uint32_t ifindex, struct dmm_veth_peer *ret)
@@ -161,12 +142,10 @@ int dmm_veth_peer(uint32_t ifindex, struct dmm_veth_peer *ret)
 	if (!link.veth || !link.peer)
 		return -ENOENT;
 	if (link.elsewhere) {
-		netns = search("/run/netns", false, link.nsid, peer.netns, sizeof(peer.netns));
-		if (netns < 0)
-			netns = search("/proc", true, link.nsid, peer.netns, sizeof(peer.netns));
+		netns = find_namespace(link.nsid, peer.netns, sizeof(peer.netns));
 		if (netns < 0)
 			return -ENOENT;
-		fd = socket_in(netns);
+		fd = dmm_netns_socket(netns, AF_INET, SOCK_DGRAM, 0);
 	} else {
 		fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	}

@@ -42,17 +42,28 @@ static int address(const char *path, struct sockaddr_un *ret, int *ret_dir)
 	return 0;
 }
 
-int dmm_unix_listen(const char *path, int type, mode_t mode, int *ret_fd)
+/* A socket, and the address of @path as long as *ret_dir is open. */
+static int prepare(const char *path, int type, struct sockaddr_un *ret, int *ret_dir, int *ret_fd)
 {
-	dmm_autoclose int fd = -1, dir = -1;
-	struct sockaddr_un sa;
-	int r = address(path, &sa, &dir);
+	int r = address(path, ret, ret_dir), fd;
 
 	if (r < 0)
 		return r;
 	fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
+	*ret_fd = fd;
+	return 0;
+}
+
+int dmm_unix_listen(const char *path, int type, mode_t mode, int *ret_fd)
+{
+	dmm_autoclose int fd = -1, dir = -1;
+	struct sockaddr_un sa;
+	int r = prepare(path, type, &sa, &dir, &fd);
+
+	if (r < 0)
+		return r;
 	if (unlink(path) < 0 && errno != ENOENT)
 		return -errno;
 	/* Linux makes the socket file with the mode of the socket itself: no moment too open */
@@ -67,13 +78,10 @@ int dmm_unix_connect(const char *path, int type, int *ret_fd)
 {
 	dmm_autoclose int fd = -1, dir = -1;
 	struct sockaddr_un sa;
-	int r = address(path, &sa, &dir);
+	int r = prepare(path, type, &sa, &dir, &fd);
 
 	if (r < 0)
 		return r;
-	fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return -errno;
 	if (connect(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0)
 		return -errno;
 	*ret_fd = DMM_TAKE_FD(fd);

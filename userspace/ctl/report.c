@@ -18,7 +18,7 @@ static const char *state_word(enum dmm_flow_state state)
 	return state < DMM_ARRAY_SIZE(words) ? words[state] : "?";
 }
 
-static const char *verdict_word(enum dmm_verdict verdict)
+const char *dmm_report_verdict(enum dmm_verdict verdict)
 {
 	static const char *const words[] = { "none", "kernel", "userspace", "reject" };
 
@@ -95,7 +95,7 @@ struct json_object *dmm_report_flow(struct dmm_view *view, uint64_t now, uint64_
 
 	dmm_json_set_u64(obj, "cookie", cookie);
 	dmm_json_set_text(obj, "state", state_word(flow->state));
-	dmm_json_set_text(obj, "verdict", verdict_word(flow->verdict));
+	dmm_json_set_text(obj, "verdict", dmm_report_verdict(flow->verdict));
 	dmm_json_set_text(obj, "reason", dmm_reason_word(flow->reason));
 	dmm_json_set_text(obj, "family", flow->family == DMM_FAMILY_V4 ? "ipv4" : "ipv6");
 	dmm_json_set_text(obj, "proto", flow->proto == DMM_PROTO_TCP ? "tcp" : "udp");

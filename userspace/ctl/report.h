@@ -9,6 +9,7 @@
 
 /* "10.1.2.3:443", "[fd00::1]:443"; @port in network order. */
 void dmm_report_endpoint(const uint8_t addr[16], uint16_t port, char *buf, size_t size);
+const char *dmm_report_verdict(enum dmm_verdict verdict); /* the word for it */
 /* A Flow; @now: CLOCK_MONOTONIC. */
 struct json_object *dmm_report_flow(struct dmm_view *view, uint64_t now, uint64_t cookie,
 				    const struct dmm_flow *flow);

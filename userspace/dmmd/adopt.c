@@ -217,5 +217,7 @@ int dmmd_adopt(struct dmmd *d)
 	dismiss_unknown(d);
 	want_cgroups(d, d->state.attached, d->state.n_attached, DMMD_BY_HAND);
 	want_cgroups(d, d->state.made, d->state.n_made, DMMD_BY_RUN);
-	return dmmd_insts_reserve(d);
+	for (size_t i = 0; i < d->state.n_retired && r == 0; i++)
+		r = dmmd_cgroups_adopt_retired(d, d->state.retired[i]);
+	return r < 0 ? r : dmmd_insts_reserve(d);
 }

@@ -90,8 +90,10 @@ static void look_at_process(struct count *count, int pid)
 
 	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
 	dir = opendir(path);
-	if (!dir)
+	if (!dir) {
+		count->complete &= errno == ENOENT; /* it has ended */
 		return;
+	}
 	while ((entry = readdir(dir)))
 		check_fd(count, dirfd(dir), entry->d_name);
 	closedir(dir);
@@ -106,8 +108,10 @@ static void look_at_cgroup(struct count *count, const char *full, unsigned int d
 	DIR *dir;
 
 	snprintf(path, sizeof(path), "%s/cgroup.procs", full);
-	if (dmm_file_read(path, 64u << 20, &text, NULL) < 0)
+	if (dmm_file_read(path, 64u << 20, &text, NULL) < 0) {
+		count->complete = false;
 		return;
+	}
 	for (char *p = strtok_r(text, "\n", &save); p; p = strtok_r(NULL, "\n", &save)) {
 		if (dmm_now_ns() > count->deadline) {
 			count->complete = false;
@@ -116,8 +120,10 @@ static void look_at_cgroup(struct count *count, const char *full, unsigned int d
 		look_at_process(count, strtol(p, NULL, 10));
 	}
 	dir = depth < MAX_DEPTH ? opendir(full) : NULL;
-	if (!dir)
+	if (!dir) {
+		count->complete = false;
 		return;
+	}
 	while ((entry = readdir(dir))) {
 		if (entry->d_type != DT_DIR || entry->d_name[0] == '.')
 			continue;
@@ -129,15 +135,17 @@ static void look_at_cgroup(struct count *count, const char *full, unsigned int d
 
 bool dmmd_cgroup_count_sockets(struct dmmd *d, const char *path, uint64_t *ret)
 {
-	struct count count = { .deadline = dmm_now_ns() + BUDGET_NS, .complete = true };
+	struct count count = { .deadline = dmm_now_ns() + BUDGET_NS };
 	char full[PATH_MAX];
 
 	if (dmmd_cgroup_full(d, path, full) == 0 && read_table(&count, "/proc/net/tcp") == 0 &&
 	    read_table(&count, "/proc/net/tcp6") == 0) {
 		count.seen = calloc(count.n + 1, sizeof(bool));
-		qsort(count.inodes, count.n, sizeof(count.inodes[0]), compare);
-		if (count.n && count.seen)
+		count.complete = count.seen != NULL;
+		if (count.n && count.seen) {
+			qsort(count.inodes, count.n, sizeof(count.inodes[0]), compare);
 			look_at_cgroup(&count, full, 0);
+		}
 	}
 	free(count.inodes);
 	free(count.seen);

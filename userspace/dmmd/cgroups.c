@@ -125,7 +125,18 @@ static void forget(struct dmmd *d, struct dmmd_cgroup *cgroup)
 	if (cgroup->class_id)
 		dmm_steer_unset_class(d->steer, cgroup->id);
 	cgroup->id = 0;
+	cgroup->by &= ~DMMD_BY_FLOWS;
 	dmm_info("cgroup %s is gone", cgroup->path);
+}
+
+static bool is_retired(const struct dmmd_cgroup *cgroup)
+{
+	return cgroup->by & DMMD_BY_FLOWS;
+}
+
+static bool is_wanted(const struct dmmd_cgroup *cgroup)
+{
+	return cgroup->by & ~DMMD_BY_FLOWS;
 }
 
 static int look(struct dmmd *d, struct dmmd_cgroup *cgroup)
@@ -139,7 +150,7 @@ static int look(struct dmmd *d, struct dmmd_cgroup *cgroup)
 	id = id_of(full);
 	if (cgroup->id && cgroup->id != id)
 		forget(d, cgroup);
-	if (!id || cgroup->id == id) {
+	if (!id || !is_wanted(cgroup) || (cgroup->id == id && !is_retired(cgroup))) {
 		cgroup->problem[0] = '\0';
 		return 0;
 	}
@@ -156,6 +167,7 @@ static int look(struct dmmd *d, struct dmmd_cgroup *cgroup)
 		return r;
 	}
 	cgroup->id = id;
+	cgroup->by &= ~DMMD_BY_FLOWS;
 	cgroup->problem[0] = '\0';
 	dmm_info("cgroup %s attached (id %llu)", cgroup->path, (unsigned long long)id);
 	return 0;
@@ -290,6 +302,11 @@ struct dmmd_cgroup *dmmd_cgroups_find(struct dmmd *d, const char *path)
 	return NULL;
 }
 
+bool dmmd_cgroup_is_attached(const struct dmmd_cgroup *cgroup)
+{
+	return cgroup && cgroup->id && !is_retired(cgroup);
+}
+
 static int find_or_add(struct dmmd *d, const char *path, struct dmmd_cgroup **ret)
 {
 	struct dmmd_cgroups *set = &d->cgroups;
@@ -312,18 +329,6 @@ static int find_or_add(struct dmmd *d, const char *path, struct dmmd_cgroup **re
 	return 0;
 }
 
-static void detach(struct dmmd *d, struct dmmd_cgroup *cgroup)
-{
-	char full[PATH_MAX];
-
-	if (!cgroup->id || dmmd_cgroup_full(d, cgroup->path, full) < 0)
-		return;
-	if (id_of(full) == cgroup->id && dmm_steer_detach_cgroup(d->steer, full) < 0)
-		dmm_warning("cgroup %s: %s", cgroup->path, dmm_steer_reason());
-	dmm_info("cgroup %s detached", cgroup->path);
-	cgroup->id = 0;
-}
-
 static void drop_class(struct dmmd *d, struct dmmd_cgroup *cgroup)
 {
 	if (cgroup->class_id && cgroup->id)
@@ -331,17 +336,60 @@ static void drop_class(struct dmmd *d, struct dmmd_cgroup *cgroup)
 	cgroup->class_id = 0;
 }
 
-static void settle(struct dmmd *d, struct dmmd_cgroup *cgroup)
+/* Out of the set, and off the cgroup where it is still the one that was attached. */
+static void drop(struct dmmd *d, struct dmmd_cgroup *cgroup)
 {
 	struct dmmd_cgroups *set = &d->cgroups;
+	char full[PATH_MAX];
 
+	if (cgroup->id && dmmd_cgroup_full(d, cgroup->path, full) == 0 &&
+	    id_of(full) == cgroup->id) {
+		if (dmm_steer_detach_cgroup(d->steer, full) < 0)
+			dmm_warning("cgroup %s: %s", cgroup->path, dmm_steer_reason());
+		dmm_info("cgroup %s detached", cgroup->path);
+	}
+	free(cgroup->path);
+	*cgroup = set->items[--set->n];
+}
+
+/* The names of flows that were steered must stay true, so only the hooks that decide go at once. */
+static void retire(struct dmmd *d, struct dmmd_cgroup *cgroup)
+{
+	char full[PATH_MAX];
+
+	if (dmmd_cgroup_full(d, cgroup->path, full) == 0 && id_of(full) == cgroup->id &&
+	    dmm_steer_retire_cgroup(d->steer, full) < 0)
+		dmm_warning("cgroup %s: %s", cgroup->path, dmm_steer_reason());
+	cgroup->by = DMMD_BY_FLOWS;
+	dmm_info("cgroup %s retired: detached after its last steered flow", cgroup->path);
+}
+
+static void settle(struct dmmd *d, struct dmmd_cgroup *cgroup)
+{
 	if (!(cgroup->by & (DMMD_BY_POLICY | DMMD_BY_NEXT)))
 		drop_class(d, cgroup);
 	if (cgroup->by)
 		return;
-	detach(d, cgroup);
-	free(cgroup->path);
-	*cgroup = set->items[--set->n];
+	if (cgroup->id)
+		retire(d, cgroup);
+	else
+		drop(d, cgroup);
+}
+
+/* The retired ones that have no flows any more. Returns whether there were any. */
+static bool drop_idle(struct dmmd *d)
+{
+	bool dropped = false;
+
+	for (size_t i = d->cgroups.n; i-- > 0;) {
+		struct dmmd_cgroup *cgroup = &d->cgroups.items[i];
+
+		if (is_wanted(cgroup) || (cgroup->id && dmmd_cgroup_has_flows(d, cgroup->path)))
+			continue;
+		drop(d, cgroup);
+		dropped = true;
+	}
+	return dropped;
 }
 
 int dmmd_cgroups_want(struct dmmd *d, const char *path, uint32_t by, uint32_t class_id)
@@ -362,6 +410,21 @@ int dmmd_cgroups_want(struct dmmd *d, const char *path, uint32_t by, uint32_t cl
 	if (r < 0) {
 		cgroup->by &= ~by;
 		settle(d, cgroup);
+	}
+	return r;
+}
+
+int dmmd_cgroups_adopt_retired(struct dmmd *d, const char *path)
+{
+	struct dmmd_cgroup *cgroup;
+	char full[PATH_MAX];
+	int r = find_or_add(d, path, &cgroup);
+
+	if (r == 0)
+		r = dmmd_cgroup_full(d, path, full);
+	if (r == 0 && !cgroup->by) {
+		cgroup->by = DMMD_BY_FLOWS;
+		cgroup->id = id_of(full);
 	}
 	return r;
 }
@@ -419,6 +482,7 @@ void dmmd_cgroups_commit(struct dmmd *d)
 void dmmd_cgroups_cancel(struct dmmd *d)
 {
 	turn(d, DMMD_BY_POLICY, DMMD_BY_POLICY);
+	drop_idle(d); /* what was attached for nothing goes at once */
 }
 
 /* --- upkeep --- */
@@ -449,7 +513,7 @@ static bool remove_empty(struct dmmd *d, struct dmmd_cgroup *cgroup)
 
 void dmmd_cgroups_tick(struct dmmd *d)
 {
-	bool again = false, removed = false;
+	bool again = false, removed = drop_idle(d);
 
 	for (size_t i = d->cgroups.n; i-- > 0;) {
 		struct dmmd_cgroup *cgroup = &d->cgroups.items[i];

@@ -19,6 +19,7 @@ struct dmmd_classes;
 #define DMMD_BY_NEXT   2u /* a rule of the policy being applied does */
 #define DMMD_BY_HAND   4u
 #define DMMD_BY_RUN    8u /* dmmd made it: removed when empty */
+#define DMMD_BY_FLOWS  16u /* retired: steered flows of its are open, nothing new is decided */
 
 struct dmmd_cgroup {
 	char *path; /* below the cgroup root, normalised: "/a/b" */
@@ -47,12 +48,16 @@ int dmmd_cgroup_full(struct dmmd *d, const char *path, char ret[static PATH_MAX]
 int dmmd_cgroup_of(struct dmmd *d, pid_t pid, char ret[static PATH_MAX]);
 
 struct dmmd_cgroup *dmmd_cgroups_find(struct dmmd *d, const char *path);
+/* Are its connections decided? NULL and retired ones: no. */
+bool dmmd_cgroup_is_attached(const struct dmmd_cgroup *cgroup);
 
 /* Wants @path for @by. 0 also where it does not exist; other errors (see dmm_steer_reason()) leave
  * all as it was. @class_id 0: whatever class it has. */
 int dmmd_cgroups_want(struct dmmd *d, const char *path, uint32_t by, uint32_t class_id);
-/* Takes @by from it; detaches it when nothing is left. */
+/* Takes @by from it; when nothing is left it is retired, and detached after its last steered flow. */
 void dmmd_cgroups_unwant(struct dmmd *d, const char *path, uint32_t by);
+/* An earlier dmmd retired it. */
+int dmmd_cgroups_adopt_retired(struct dmmd *d, const char *path);
 
 /* All cgroups that @policy's rules name, as DMMD_BY_NEXT; afterwards one of commit and cancel. */
 int dmmd_cgroups_prepare(struct dmmd *d, const struct dmm_policy *policy,
@@ -62,9 +67,12 @@ void dmmd_cgroups_cancel(struct dmmd *d);
 
 /* Compares what is wanted with what is there. */
 void dmmd_cgroups_sync(struct dmmd *d);
-/* Removes those that `run` made and nobody is in any more; retries what failed. */
+/* Removes those that `run` made and nobody is in any more, and the retired ones whose flows have
+ * ended; retries what failed. */
 void dmmd_cgroups_tick(struct dmmd *d);
 
-/* TCP sockets of the processes in @path's subtree that are connected already. False: there were too
- * many processes to look at all. */
+/* Steered flows of @path's subtree that are open; also true where that cannot be told. */
+bool dmmd_cgroup_has_flows(struct dmmd *d, const char *path);
+/* TCP sockets of the processes in @path's subtree that are connected already. False: it could not
+ * look at all of them. */
 bool dmmd_cgroup_count_sockets(struct dmmd *d, const char *path, uint64_t *ret);

@@ -43,11 +43,11 @@ struct dmmd {
 
 	struct dmmd_source signals;
 	struct dmmd_timer tick;
+	uint32_t ticks;
 	uint64_t started_at; /* CLOCK_REALTIME */
 	uint64_t started_mono;
 	bool adopted;  /* d->state and what runs agree: it may be saved */
 	bool notified; /* READY=1 */
-	bool pristine; /* ends in failure and nothing was ever applied or attached */
 	int exit_code;
 };
 

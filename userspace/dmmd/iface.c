@@ -62,7 +62,6 @@ int dmmd_iface_query(const char *name, struct dmmd_iface *ret)
 	if (r < 0)
 		return r;
 	iface.ethernet = ifr.ifr_hwaddr.sa_family == ARPHRD_ETHER;
-	memcpy(iface.mac, ifr.ifr_hwaddr.sa_data, sizeof(iface.mac));
 	iface.queues = query_queues(fd, name);
 	*ret = iface;
 	return 0;

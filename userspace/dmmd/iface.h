@@ -9,7 +9,6 @@ struct dmmd_iface {
 	uint32_t ifindex;
 	uint32_t mtu;
 	uint32_t queues; /* that receive */
-	uint8_t mac[6];
 	bool up, loopback, ethernet;
 };
 

@@ -261,12 +261,20 @@ static int complete_ids(struct dmmd_options *options)
 	const struct passwd *user = getpwnam(options->user ? options->user : "dmm");
 
 	options->socket_gid = group ? group->gr_gid : (gid_t)-1;
-	if (!user && !options->user)
+	if (!user && !options->user) {
 		user = getpwnam("nobody");
+		dmm_warning("there is no user dmm: instances run as nobody, as others may do");
+		dmm_warning("hint: useradd --system dmm");
+	}
 	if (!user) {
 		dmm_error("no user '%s' for the instances",
 			  options->user ? options->user : "nobody");
 		return -ENOENT;
+	}
+	if (user->pw_uid == 0) {
+		dmm_error("instances cannot run as '%s': it is root", user->pw_name);
+		dmm_error("hint: useradd --system dmm");
+		return -EPERM;
 	}
 	options->uid = user->pw_uid;
 	options->gid = user->pw_gid;

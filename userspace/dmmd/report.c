@@ -122,7 +122,9 @@ static const char *by_word(uint32_t by)
 {
 	if (by & (DMMD_BY_POLICY | DMMD_BY_NEXT))
 		return "policy";
-	return by & DMMD_BY_HAND ? "hand" : "run";
+	if (by & (DMMD_BY_HAND | DMMD_BY_RUN))
+		return by & DMMD_BY_HAND ? "hand" : "run";
+	return "flows";
 }
 
 static struct json_object *cgroup_items(struct dmmd *d)
@@ -135,7 +137,7 @@ static struct json_object *cgroup_items(struct dmmd *d)
 
 		dmm_json_set_text(item, "path", cgroup->path);
 		dmm_json_set_text(item, "by", by_word(cgroup->by));
-		dmm_json_set_bool(item, "attached", cgroup->id != 0);
+		dmm_json_set_bool(item, "attached", dmmd_cgroup_is_attached(cgroup));
 		dmm_json_set_u64(item, "cgroup_id", cgroup->id);
 		dmm_json_set_u64(item, "class_id", cgroup->class_id);
 		if (cgroup->problem[0])

@@ -23,6 +23,7 @@
 #include "dmmd/notify.h"
 
 #define TICK_MS	    1000
+#define SWEEP_TICKS 10 /* the whole flow list is read: not at each tick */
 #define FLOW_AGE_NS (60 * DMM_NS_PER_SEC)
 #define POLICY_MAX  (64u << 20)
 
@@ -105,6 +106,15 @@ static int log_steer(int err)
 	return err;
 }
 
+/* Did somebody steer here before? */
+static bool has_pins(struct dmmd *d)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s/maps/dmm_config", d->options.bpffs);
+	return access(path, F_OK) == 0;
+}
+
 int dmmd_steer_init(struct dmmd *d)
 {
 	struct dmm_steer_options options = {
@@ -112,6 +122,7 @@ int dmmd_steer_init(struct dmmd *d)
 		.cgroup_root = d->options.cgroup_root,
 		.stale_ms = DMMD_STALE_MS,
 	};
+	bool fresh = !has_pins(d);
 	int r = dmm_steer_open(&options, &d->steer);
 
 	if (r < 0)
@@ -119,16 +130,30 @@ int dmmd_steer_init(struct dmmd *d)
 	r = dmm_view_open(d->options.bpffs, &d->view);
 	if (r < 0) {
 		dmm_steer_close(d->steer);
+		if (fresh)
+			dmm_steer_teardown(d->options.bpffs, NULL, NULL);
 		return dmm_err(r, "pinned maps below %s", d->options.bpffs);
 	}
 	return 0;
 }
 
+/* Nothing was ever applied or attached. */
+static bool is_pristine(struct dmmd *d)
+{
+	struct dmm_gen_meta meta;
+
+	return dmm_view_meta(d->view, &meta) == 0 && meta.generation == 0 &&
+	       dmm_steer_cgroups(d->steer, NULL, 0) == 0;
+}
+
 void dmmd_steer_exit(struct dmmd *d)
 {
+	/* a start that failed leaves no half of anything behind */
+	bool undo = d->exit_code != 0 && is_pristine(d);
+
 	dmm_view_close(d->view);
 	dmm_steer_close(d->steer);
-	if (d->pristine) /* leave no half of anything behind */
+	if (undo)
 		dmm_steer_teardown(d->options.bpffs, NULL, NULL);
 }
 
@@ -305,7 +330,8 @@ static void tick(struct dmmd_timer *timer)
 	struct dmmd *d = dmmd_container(timer, struct dmmd, tick);
 
 	repair(d);
-	dmm_steer_sweep_flows(d->steer, FLOW_AGE_NS);
+	if (++d->ticks % SWEEP_TICKS == 0)
+		dmm_steer_sweep_flows(d->steer, FLOW_AGE_NS);
 	dmmd_insts_tick(d);
 	dmmd_cgroups_tick(d);
 	dmmd_control_tick(d);
@@ -391,9 +417,7 @@ int dmmd_instances_init(struct dmmd *d)
 void dmmd_instances_exit(struct dmmd *d)
 {
 	dmmd_apply_abandon(d);
-	d->pristine = d->exit_code != 0 && d->state.generation == 0 && d->cgroups.n == 0;
-	if (!d->pristine)
-		dmmd_save(d);
+	dmmd_save(d);
 	for (unsigned int i = 0; i < DMM_MAX_INSTANCES; i++)
 		if (d->inst[i])
 			dmmd_inst_leave(d->inst[i]);
@@ -448,6 +472,8 @@ void dmmd_save(struct dmmd *d)
 	r = collect(d, DMMD_BY_HAND, &state->attached, &state->n_attached);
 	if (r == 0)
 		r = collect(d, DMMD_BY_RUN, &state->made, &state->n_made);
+	if (r == 0)
+		r = collect(d, DMMD_BY_FLOWS, &state->retired, &state->n_retired);
 	if (r == 0)
 		r = dmmd_state_save(d->options.state_dir, state);
 	if (r < 0)

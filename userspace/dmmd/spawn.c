@@ -18,6 +18,7 @@
 #include "base/util.h"
 #include "dmmd/dmmd.h"
 #include "dmmd/inst.h"
+#include "dmmd/rawsock.h"
 #include "pktio/xsk.h"
 
 #define RELAY_BACKLOG 4096
@@ -125,41 +126,23 @@ static int relay_listen(int family, int *ret_fd, uint16_t *ret_port)
 	return 0;
 }
 
-/* For injecting held SYNs: lo is all it reaches. */
-static int raw_open(int family, int *ret_fd)
-{
-	dmm_autoclose int fd = socket(family, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_RAW);
-	int r;
-
-	if (fd < 0)
-		return -errno;
-	r = family == AF_INET ? set_int(fd, IPPROTO_IP, IP_HDRINCL, 1)
-			      : set_int(fd, IPPROTO_IPV6, IPV6_HDRINCL, 1);
-	if (r == 0 && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3) < 0)
-		r = -errno;
-	if (r < 0)
-		return r;
-	*ret_fd = DMM_TAKE_FD(fd);
-	return 0;
-}
-
 static int open_sockets(struct dmmd_inst *inst, struct parcel *parcel, char *text, size_t size)
 {
 	char path[PATH_MAX];
-	int pair[2];
+	int pair[2], raw[DMM_NUM_FAMILIES];
 	int r = relay_listen(AF_INET, &parcel->fds[DMM_FD_RELAY4],
 			     &parcel->relay_port[DMM_FAMILY_V4]);
 
 	if (r == 0)
 		r = relay_listen(AF_INET6, &parcel->fds[DMM_FD_RELAY6],
 				 &parcel->relay_port[DMM_FAMILY_V6]);
-	if (r < 0)
+	if (r < 0 && r != -EAFNOSUPPORT) /* a kernel without IPv6: no application asks for it */
 		return fail(r, text, size, "relay listener");
-	r = raw_open(AF_INET, &parcel->fds[DMM_FD_RAW4]);
-	if (r == 0)
-		r = raw_open(AF_INET6, &parcel->fds[DMM_FD_RAW6]);
+	r = dmmd_raw_open(inst->d, raw);
 	if (r < 0)
-		return fail(r, text, size, "raw socket");
+		return fail(r, text, size, "raw sockets");
+	parcel->fds[DMM_FD_RAW4] = raw[DMM_FAMILY_V4];
+	parcel->fds[DMM_FD_RAW6] = raw[DMM_FAMILY_V6];
 	r = dmmd_inst_control_path(inst, path);
 	if (r == 0)
 		r = dmm_unix_listen(path, SOCK_SEQPACKET | SOCK_NONBLOCK, 0600,
@@ -229,10 +212,8 @@ static int open_xsks(struct dmmd_inst *inst, struct parcel *parcel, char *text, 
 		return fail(r, text, size, what);
 	}
 	inst->zerocopy = true;
-	for (uint32_t i = 0; i < iface->queues; i++) {
-		parcel->descs[i].flags |= inst->got.native ? DMM_XSK_NATIVE : 0;
+	for (uint32_t i = 0; i < iface->queues; i++)
 		inst->zerocopy &= (parcel->descs[i].flags & DMM_XSK_ZEROCOPY) != 0;
-	}
 	h->frame_size = request.frame_size;
 	h->n_frames = request.frames_per_queue * iface->queues;
 	return 0;
@@ -263,7 +244,7 @@ static int enter_slot(struct dmmd_inst *inst, struct parcel *parcel, char *text,
 	parcel->fds[DMM_FD_SHARED] = fds.shared;
 	parcel->fds[DMM_FD_RING] = fds.ring;
 	r = dmm_steer_inst_mark(steer, inst->slot, parcel->fds[DMM_FD_RELAY4]);
-	if (r == 0)
+	if (r == 0 && parcel->fds[DMM_FD_RELAY6] >= 0)
 		r = dmm_steer_inst_mark(steer, inst->slot, parcel->fds[DMM_FD_RELAY6]);
 	for (uint32_t i = 0; i < inst->iface.queues && r == 0; i++)
 		r = dmm_steer_inst_set_xsk(steer, inst->slot, parcel->descs[i].queue,
@@ -281,19 +262,15 @@ static int fill_handover(struct dmmd_inst *inst, struct parcel *parcel, char *te
 	if (n >= (int)sizeof(h->plugin))
 		return fail(-ENAMETOOLONG, text, size, o->stacks_dir);
 	h->version = DMM_HANDOVER_VERSION;
-	h->instance = inst->slot;
-	h->incarnation = inst->incarnation;
 	h->ifindex = inst->iface.ifindex;
 	h->mtu = inst->iface.mtu;
 	h->n_queues = inst->iface.queues;
 	h->port_first = inst->spec.ports.first;
 	h->port_last = inst->spec.ports.last;
-	h->stale_ms = DMMD_STALE_MS;
 	h->poll = inst->spec.poll;
 	h->uid = o->uid;
 	h->gid = o->gid;
 	h->flow_memory = FLOW_MEMORY;
-	memcpy(h->mac, inst->iface.mac, sizeof(h->mac));
 	snprintf(h->name, sizeof(h->name), "%s#0", inst->spec.name);
 	memcpy(h->ifname, inst->spec.interface, sizeof(h->ifname));
 	return 0;
@@ -301,11 +278,13 @@ static int fill_handover(struct dmmd_inst *inst, struct parcel *parcel, char *te
 
 /* --- the process --- */
 
-/* Between fork and exec: only what is async-signal-safe. */
-static void become_instance(const char *program, int fd)
+/* Between fork and exec: only what is async-signal-safe. The environment is dmmd's own business
+ * (NOTIFY_SOCKET): none of it goes along. */
+static void become_instance(const char *program, int fd, bool debug)
 {
 	char number[16];
 	char *const argv[] = { (char *)program, (char *)"--handover", number, NULL };
+	char *const envp[] = { debug ? (char *)"DMM_DEBUG=1" : NULL, NULL };
 	struct rlimit files;
 	sigset_t none;
 	int null = open("/dev/null", O_RDWR);
@@ -323,7 +302,7 @@ static void become_instance(const char *program, int fd)
 		setrlimit(RLIMIT_NOFILE, &files);
 	}
 	if (chdir("/") == 0 && fcntl(fd, F_SETFD, 0) == 0)
-		execv(program, argv);
+		execve(program, argv, envp);
 	_exit(127);
 }
 
@@ -341,7 +320,8 @@ static int fork_instance(struct dmmd_inst *inst, struct parcel *parcel, int *ret
 	if (pid < 0)
 		return fail(-errno, text, size, "fork");
 	if (pid == 0)
-		become_instance(program, parcel->theirs);
+		become_instance(program, parcel->theirs,
+				inst->d->options.log_level == DMM_LOG_DEBUG);
 	pidfd = dmmd_pidfd_open(pid);
 	if (pidfd < 0 || dmm_proc_start_time(pid, &inst->start_time) < 0) {
 		kill(pid, SIGKILL);
@@ -379,10 +359,24 @@ static int send_message(int fd, enum dmm_msg_kind kind, const void *body, size_t
 	return sendmsg(fd, &mh, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
 }
 
+/* Sends those descriptors that there are, and says which. */
+static int send_handover(struct parcel *parcel)
+{
+	int fds[DMM_NUM_HANDOVER_FDS];
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < DMM_NUM_HANDOVER_FDS; i++)
+		if (parcel->fds[i] >= 0) {
+			fds[n++] = parcel->fds[i];
+			parcel->handover.fds |= 1u << i;
+		}
+	return send_message(parcel->ours, DMM_MSG_HANDOVER, &parcel->handover,
+			    sizeof(parcel->handover), fds, n);
+}
+
 static int hand_over(struct dmmd_inst *inst, struct parcel *parcel)
 {
-	int r = send_message(parcel->ours, DMM_MSG_HANDOVER, &parcel->handover,
-			     sizeof(parcel->handover), parcel->fds, DMM_NUM_HANDOVER_FDS);
+	int r = send_handover(parcel);
 
 	for (uint32_t i = 0; i < inst->iface.queues && r == 0; i++)
 		r = send_message(parcel->ours, DMM_MSG_XSK, &parcel->descs[i],

@@ -32,6 +32,7 @@ void dmmd_state_free(struct dmmd_state *state)
 	dmmd_classes_free(&state->classes);
 	free_texts(state->attached, state->n_attached);
 	free_texts(state->made, state->n_made);
+	free_texts(state->retired, state->n_retired);
 	dmmd_state_init(state);
 }
 
@@ -202,6 +203,8 @@ static int from_json(struct json_object *obj, struct dmmd_state *state)
 		r = get_texts(obj, "attached", &state->attached, &state->n_attached);
 	if (r == 0)
 		r = get_texts(obj, "made", &state->made, &state->n_made);
+	if (r == 0 && dmm_json_array(obj, "retired"))
+		r = get_texts(obj, "retired", &state->retired, &state->n_retired);
 	return r == 0 ? get_stacks(obj, state) : r;
 }
 
@@ -299,6 +302,7 @@ static struct json_object *to_json(const struct dmmd_state *state)
 	json_object_object_add(obj, "classes", classes_json(&state->classes));
 	json_object_object_add(obj, "attached", texts_json(state->attached, state->n_attached));
 	json_object_object_add(obj, "made", texts_json(state->made, state->n_made));
+	json_object_object_add(obj, "retired", texts_json(state->retired, state->n_retired));
 	for (size_t i = 0; i < state->n_stacks; i++)
 		json_object_array_add(stacks, stack_json(&state->stacks[i]));
 	json_object_object_add(obj, "stacks", stacks);

@@ -30,6 +30,8 @@ struct dmmd_state {
 	size_t n_attached;
 	char **made; /* by `run`: removed when empty */
 	size_t n_made;
+	char **retired; /* to be detached after their last flow */
+	size_t n_retired;
 	struct dmmd_stack_record stacks[DMM_MAX_INSTANCES];
 	size_t n_stacks;
 };

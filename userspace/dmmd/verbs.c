@@ -227,7 +227,7 @@ static void verb_attach(struct dmmd_call *call)
 	if (!get_cgroup(call, path) || !cgroup_exists(call, path))
 		return;
 	cgroup = dmmd_cgroups_find(call->d, path);
-	already = cgroup && cgroup->id;
+	already = dmmd_cgroup_is_attached(cgroup);
 	r = dmmd_cgroups_want(call->d, path, DMMD_BY_HAND, 0);
 	if (r < 0) {
 		refuse_steer(call, r);
@@ -255,7 +255,7 @@ static void verb_detach(struct dmmd_call *call)
 	if (!get_cgroup(call, path))
 		return;
 	cgroup = dmmd_cgroups_find(call->d, path);
-	if (!cgroup) {
+	if (!cgroup || cgroup->by == DMMD_BY_FLOWS) {
 		refuse(call, -ENOENT, EXIT_FAILED, NULL, "cgroup %s is not attached", path);
 		return;
 	}
@@ -303,6 +303,11 @@ static void verb_run(struct dmmd_call *call)
 
 	if (dmm_json_text(call->args, "cgroup") && !get_cgroup(call, path))
 		return;
+	if (call->pid <= 0) { /* "0" would mean dmmd itself */
+		refuse(call, -ESRCH, EXIT_FAILED, "run it where dmmd can see its processes",
+		       "the caller is in another pid namespace");
+		return;
+	}
 	if (prepare_run(call, path, &by) < 0 || dmmd_cgroup_full(call->d, path, full) < 0)
 		return;
 	snprintf(procs, sizeof(procs), "%s/cgroup.procs", full);

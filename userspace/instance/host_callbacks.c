@@ -137,7 +137,7 @@ void host_fill_params(const struct host *host, struct dmm_stack_params *ret)
 		.conn_memory = h->flow_memory,
 		.addrs = (const uint8_t(*)[16])host->mirror.addrs,
 		.n_addrs = host->mirror.n_addrs,
-		.options = h->options,
+		.options = "",
 	};
 }
 

@@ -158,6 +158,12 @@ static struct neighbour *add_neighbour(struct nexthops *nh, const uint8_t addr[1
 
 /* --- the packet path --- */
 
+/* What the routing tables say holds until they change; that the kernel was busy does not. */
+static bool is_lasting(int err)
+{
+	return err == 0 || err == -ENETUNREACH || err == -EHOSTUNREACH || err == -EACCES;
+}
+
 static void look_up(struct nexthops *nh, struct nexthop_route *route, const uint8_t dst[16],
 		    const uint8_t src[16])
 {
@@ -175,7 +181,7 @@ static void look_up(struct nexthops *nh, struct nexthop_route *route, const uint
 	memcpy(route->src, src, 16);
 	route->err = r;
 	route->neighbour = n;
-	route->generation = nh->generation;
+	route->generation = is_lasting(r) ? nh->generation : 0;
 }
 
 struct neighbour *nexthop_find(struct nexthops *nh, const uint8_t dst[16], const uint8_t src[16],

@@ -17,8 +17,6 @@
 
 #define UPKEEP_EVERY (100 * DMM_NS_PER_MS)
 #define SWEEP_PORTS  1024 /* per upkeep */
-/* The kernel doubles it. Together with the stack's own buffers a flow stays below 1 MiB. */
-#define APP_BUFFER (128 << 10)
 /* An application that closed without our knowing sits in FIN_WAIT2 for a minute: then a probe finds
  * out, and the wire is let go too. */
 #define KEEP_IDLE     60
@@ -307,7 +305,8 @@ static int set_int(int fd, int level, int option, int value)
 	return setsockopt(fd, level, option, &value, sizeof(value)) < 0 ? -errno : 0;
 }
 
-/* Set once here and inherited by every accepted socket from its first packet on. The lingering makes
+/* Set once here and inherited by every accepted socket from its first packet on (its buffers are
+ * dmmd's business: they must be set before listen()). The lingering makes
  * a dying instance show as a reset: never as the clean end of a stream that was cut. */
 static int prepare_listener(int fd)
 {
@@ -318,8 +317,6 @@ static int prepare_listener(int fd)
 	    setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) < 0)
 		return -errno;
 	r = r ? r : set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-	r = r ? r : set_int(fd, SOL_SOCKET, SO_SNDBUF, APP_BUFFER);
-	r = r ? r : set_int(fd, SOL_SOCKET, SO_RCVBUF, APP_BUFFER);
 	r = r ? r : set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
 	r = r ? r : set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEP_IDLE);
 	r = r ? r : set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEP_INTERVAL);

@@ -93,6 +93,8 @@ static int judge(const struct dmm_handover *h, char *text, size_t len)
 	if (h->version != DMM_HANDOVER_VERSION)
 		REFUSE("handover version %u, this dmm-stack knows %u", h->version,
 		       DMM_HANDOVER_VERSION);
+	if ((h->fds | DMM_FDS_OPTIONAL) != (1u << DMM_NUM_HANDOVER_FDS) - 1)
+		REFUSE("handover with descriptors %#x", h->fds);
 	if (h->n_queues == 0 || h->n_queues > DMM_MAX_QUEUES)
 		REFUSE("handover with %u queues", h->n_queues);
 	if (h->port_first == 0 || h->port_last > 65535 || h->port_first > h->port_last ||
@@ -107,26 +109,30 @@ static int judge(const struct dmm_handover *h, char *text, size_t len)
 		REFUSE("handover with poll mode %u", h->poll);
 	if (h->flow_memory == 0)
 		REFUSE("handover with no memory for flows");
-	if (!is_text(h->plugin, sizeof(h->plugin)) || !is_text(h->options, sizeof(h->options)) ||
-	    !is_text(h->name, sizeof(h->name)) || !is_text(h->ifname, sizeof(h->ifname)))
+	if (!is_text(h->plugin, sizeof(h->plugin)) || !is_text(h->name, sizeof(h->name)) ||
+	    !is_text(h->ifname, sizeof(h->ifname)))
 		REFUSE("handover with a text that does not end");
 	return 0;
 }
 
 static int take_handover(struct received *in, struct takeover *t, char *text, size_t len)
 {
+	const struct dmm_handover *h = &in->message.handover;
+	unsigned int expected;
 	int r;
 
-	if (in->message.head.len != sizeof(in->message.handover) || t->params.version)
+	if (in->message.head.len != sizeof(*h) || t->params.version)
 		REFUSE("handover message of %u bytes, or a second one", in->message.head.len);
-	if (in->n_fds != DMM_NUM_HANDOVER_FDS)
-		REFUSE("handover with %u descriptors instead of %u", in->n_fds,
-		       DMM_NUM_HANDOVER_FDS);
-	r = judge(&in->message.handover, text, len);
+	r = judge(h, text, len);
 	if (r < 0)
 		return r;
-	t->params = in->message.handover;
-	memcpy(t->fds, in->fds, sizeof(t->fds));
+	expected = __builtin_popcount(h->fds);
+	if (in->n_fds != expected)
+		REFUSE("handover with %u descriptors instead of %u", in->n_fds, expected);
+	t->params = *h;
+	for (unsigned int i = 0, next = 0; i < DMM_NUM_HANDOVER_FDS; i++)
+		if (h->fds & 1u << i)
+			t->fds[i] = in->fds[next++];
 	in->n_fds = 0;
 	return 0;
 }

@@ -9,7 +9,7 @@
 
 struct takeover {
 	struct dmm_handover params;
-	int fds[DMM_NUM_HANDOVER_FDS]; /* by enum dmm_handover_fd; -1 when taken */
+	int fds[DMM_NUM_HANDOVER_FDS]; /* by enum dmm_handover_fd; -1: none, or taken */
 	uint32_t n_queues;
 	struct dmm_handover_xsk xsks[DMM_MAX_QUEUES];
 	int xsk_fds[DMM_MAX_QUEUES];

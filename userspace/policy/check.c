@@ -208,6 +208,12 @@ static void check_rule(const struct dmm_policy_rule *rule, struct dmm_findings *
 		dmm_find(found, DMM_CODE_UDP_STACK, rule->proto_place,
 			 "stacks carry only TCP so far: use stack: kernel",
 			 "rule '%s' sends only UDP to stack '%s'", rule->name, rule->stack);
+	if (rule->action == DMM_ACTION_REJECT && rule->proto[DMM_PROTO_UDP])
+		dmm_find(found, DMM_CODE_UDP_REJECT,
+			 rule->proto_place.line ? rule->proto_place : rule->place,
+			 "write proto: tcp",
+			 "rule '%s' rejects TCP only: UDP is left alone in this version",
+			 rule->name);
 	if (idle_exception(rule))
 		dmm_find(found, DMM_CODE_NO_EFFECT, rule->except_place, NULL,
 			 "an exception of rule '%s' lies outside its cidr list", rule->name);

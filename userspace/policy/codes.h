@@ -45,7 +45,8 @@
 	X(CGROUP_NORMALISED, 104, "a cgroup path with needless parts")                             \
 	X(UNUSED_STACK, 105, "a stack that no rule names")                                         \
 	X(MAPPED, 106, "an IPv4-mapped IPv6 prefix, taken as IPv4")                                \
-	X(NO_EFFECT, 108, "something that changes nothing")
+	X(NO_EFFECT, 108, "something that changes nothing")                                        \
+	X(UDP_REJECT, 109, "a reject that UDP does not get")
 
 enum dmm_policy_code {
 #define DMM_X(name, number, text) DMM_CODE_##name = (number),

@@ -254,10 +254,8 @@ int dmm_value_cgroup(const struct dmm_scalar *s, char **ret, struct dmm_findings
 	if (!path)
 		return -ENOMEM;
 	normalise(s->text, path);
-	if (!path[0]) {
-		*ret = NULL;
-		return 0;
-	}
+	if (!path[0])
+		strcpy(path, "/");
 	if (!dmm_streq(path, s->text))
 		dmm_find(found, DMM_CODE_CGROUP_NORMALISED, s->place, NULL,
 			 "cgroup '%.80s' means '%.80s'", s->text, path);
@@ -273,6 +271,8 @@ bool dmm_cgroup_covers(const char *cgroup, const char *sub)
 		return true;
 	if (!sub)
 		return false;
+	if (dmm_streq(cgroup, "/"))
+		return true;
 	n = strlen(cgroup);
 	return strncmp(cgroup, sub, n) == 0 && (sub[n] == 0 || sub[n] == '/');
 }

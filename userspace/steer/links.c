@@ -40,6 +40,10 @@ static const enum bpf_attach_type attach_types[DMM_NUM_HOOKS] = {
 	[DMM_HOOK_BIND6] = BPF_CGROUP_INET6_BIND,
 };
 
+/* Those that decide. The others only keep what was decided true. */
+#define DECIDING                                                                                   \
+	(1u << DMM_HOOK_SOCK_CREATE | 1u << DMM_HOOK_CONNECT4 | 1u << DMM_HOOK_CONNECT6)
+
 /* --- one link --- */
 
 int dmm_link_remove(const char *path)
@@ -142,8 +146,25 @@ static int remove_links(struct dmm_steer *steer, uint64_t id, unsigned int end, 
 	return first;
 }
 
-/* All links or, on failure, none that were not there before. */
-static int sync_cgroup(struct dmm_steer *steer, int cgroup_fd, uint64_t id,
+static bool is_pinned(struct dmm_steer *steer, uint64_t id, enum dmm_hook_id hook)
+{
+	char path[DMM_PIN_PATH_LEN];
+
+	return link_path(path, steer, id, hook) == 0 && access(path, F_OK) == 0;
+}
+
+/* The links that the cgroup is to have: a retired one, known by having no deciding link any more, is
+ * left so. */
+static uint32_t adopted_hooks(struct dmm_steer *steer, uint64_t id)
+{
+	for (unsigned int hook = 0; hook < DMM_NUM_CGROUP_HOOKS; hook++)
+		if (DECIDING & 1u << hook && is_pinned(steer, id, hook))
+			return UINT32_MAX;
+	return ~DECIDING;
+}
+
+/* All links of @which or, on failure, none that were not there before. */
+static int sync_cgroup(struct dmm_steer *steer, int cgroup_fd, uint64_t id, uint32_t which,
 		       unsigned int *ret_changed)
 {
 	unsigned int hook, changed = 0;
@@ -152,13 +173,13 @@ static int sync_cgroup(struct dmm_steer *steer, int cgroup_fd, uint64_t id,
 	int r;
 
 	for (hook = 0; hook < DMM_NUM_CGROUP_HOOKS; hook++) {
-		bool existed = false;
+		bool existed = is_pinned(steer, id, hook);
 
+		if (!(which & 1u << hook))
+			continue;
 		r = link_path(path, steer, id, hook);
-		if (r == 0) {
-			existed = access(path, F_OK) == 0;
+		if (r == 0)
 			r = sync_link(steer, hook, path, cgroup_fd, id);
-		}
 		if (r < 0) {
 			remove_links(steer, id, hook, made);
 			return r;
@@ -171,7 +192,8 @@ static int sync_cgroup(struct dmm_steer *steer, int cgroup_fd, uint64_t id,
 	return 0;
 }
 
-static int sync_guards(struct dmm_steer *steer, unsigned int *ret_changed)
+/* Each by itself; what fails is in @first. */
+static unsigned int sync_guards(struct dmm_steer *steer, struct dmm_first *first)
 {
 	char path[DMM_PIN_PATH_LEN];
 	unsigned int hook, changed = 0;
@@ -182,12 +204,9 @@ static int sync_guards(struct dmm_steer *steer, unsigned int *ret_changed)
 		if (r == 0)
 			r = sync_link(steer, hook, path, steer->cgroup_root_fd,
 				      steer->cgroup_root_id);
-		if (r < 0)
-			return r;
-		changed += r;
+		changed += dmm_first_note(first, r);
 	}
-	*ret_changed = changed;
-	return 0;
+	return changed;
 }
 
 /* --- cgroups by id and by path --- */
@@ -321,25 +340,27 @@ static int adopt_cgroup(struct dmm_steer *steer, uint64_t id, unsigned int *ret_
 	}
 	if (fd < 0)
 		return dmm_steer_fail(fd, NULL, "cannot open cgroup %" PRIu64, id);
-	return sync_cgroup(steer, fd, id, ret_changed);
+	return sync_cgroup(steer, fd, id, adopted_hooks(steer, id), ret_changed);
 }
 
 int dmm_links_adopt(struct dmm_steer *steer, unsigned int *ret_changed)
 {
 	dmm_autofree uint64_t *ids = NULL;
-	unsigned int i, changed, total;
+	struct dmm_first first = {};
 	struct id_list list = {};
-	int r = sync_guards(steer, &total);
+	unsigned int i, total;
+	int r;
 
-	if (r < 0)
-		return r;
-	r = list_ids(steer, &list);
+	total = sync_guards(steer, &first);
+	dmm_first_note(&first, list_ids(steer, &list));
 	ids = list.ids;
-	for (i = 0; r == 0 && i < list.n; i++) {
-		r = adopt_cgroup(steer, list.ids[i], &changed);
-		if (r == 0)
-			total += changed;
+	for (i = 0; i < list.n; i++) {
+		unsigned int changed = 0;
+
+		dmm_first_note(&first, adopt_cgroup(steer, list.ids[i], &changed));
+		total += changed;
 	}
+	r = dmm_first_end(&first);
 	if (r == 0)
 		*ret_changed = total;
 	return r;
@@ -353,19 +374,29 @@ int dmm_steer_attach_cgroup(struct dmm_steer *steer, const char *path, uint64_t 
 	int r = open_cgroup(steer, path, &id, &fd);
 
 	if (r == 0)
-		r = sync_cgroup(steer, fd, id, &changed);
+		r = sync_cgroup(steer, fd, id, UINT32_MAX, &changed);
 	if (r == 0 && ret_id)
 		*ret_id = id;
 	return r;
 }
 
-int dmm_steer_detach_cgroup(struct dmm_steer *steer, const char *path)
+static int detach(struct dmm_steer *steer, const char *path, uint32_t which)
 {
 	dmm_autoclose int fd = -1;
 	uint64_t id;
 	int r = open_cgroup(steer, path, &id, &fd);
 
-	return r < 0 ? r : remove_links(steer, id, DMM_NUM_CGROUP_HOOKS, UINT32_MAX);
+	return r < 0 ? r : remove_links(steer, id, DMM_NUM_CGROUP_HOOKS, which);
+}
+
+int dmm_steer_detach_cgroup(struct dmm_steer *steer, const char *path)
+{
+	return detach(steer, path, UINT32_MAX);
+}
+
+int dmm_steer_retire_cgroup(struct dmm_steer *steer, const char *path)
+{
+	return detach(steer, path, DECIDING);
 }
 
 unsigned int dmm_steer_cgroups(struct dmm_steer *steer, uint64_t *ids, unsigned int n)
@@ -379,6 +410,22 @@ unsigned int dmm_steer_cgroups(struct dmm_steer *steer, uint64_t *ids, unsigned 
 		ids[i] = list.ids[i];
 	free(list.ids);
 	return list.n;
+}
+
+int dmm_steer_cgroup_path(struct dmm_steer *steer, uint64_t id, char *ret, size_t size)
+{
+	dmm_autoclose int fd = open_cgroup_by_id(steer, id);
+	char link[32];
+	ssize_t n;
+
+	if (fd < 0)
+		return fd;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, ret, size);
+	if (n < 0 || (size_t)n >= size)
+		return n < 0 ? -errno : -ENAMETOOLONG;
+	ret[n] = '\0';
+	return 0;
 }
 
 /* --- classes --- */

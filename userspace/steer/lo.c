@@ -4,10 +4,10 @@
 #include <errno.h>
 #include <net/if.h>
 
-#include <libmnl/libmnl.h>
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
 
+#include "base/netlink.h"
 #include "base/util.h"
 #include "steer/steer_internal.h"
 
@@ -85,47 +85,35 @@ static int count_filter(const struct nlmsghdr *nlh, void *data)
 	return MNL_CB_OK;
 }
 
-static int count_filters(struct mnl_socket *nl, unsigned int ifindex, uint32_t parent,
+static int count_filters(struct mnl_socket *nl, unsigned int ifindex, uint32_t point,
 			 unsigned int *count)
 {
-	char buf[16384];
+	char buf[MNL_NLMSG_HDRLEN + sizeof(struct tcmsg)];
 	struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
 	struct tcmsg *tc;
-	ssize_t n;
-	int r = MNL_CB_OK;
 
 	nlh->nlmsg_type = RTM_GETTFILTER;
 	nlh->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
 	tc = mnl_nlmsg_put_extra_header(nlh, sizeof(*tc));
 	tc->tcm_family = AF_UNSPEC;
 	tc->tcm_ifindex = ifindex;
-	tc->tcm_parent = parent;
-	if (mnl_socket_sendto(nl, nlh, nlh->nlmsg_len) < 0)
-		return -errno;
-	while (r > MNL_CB_STOP) {
-		n = mnl_socket_recvfrom(nl, buf, sizeof(buf));
-		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
-		r = mnl_cb_run(buf, n, 0, 0, count_filter, count);
-	}
-	return r < 0 ? -errno : 0;
+	tc->tcm_parent = TC_H_MAKE(TC_H_CLSACT, point);
+	return dmm_netlink_ask(nl, nlh, count_filter, count);
 }
 
 static bool clsact_is_used(unsigned int ifindex)
 {
-	struct mnl_socket *nl = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC);
+	struct mnl_socket *nl = NULL;
 	unsigned int count = 0;
-	int r = -1;
+	int r = dmm_netlink_open(NETLINK_ROUTE, &nl);
 
-	if (nl && mnl_socket_bind(nl, 0, MNL_SOCKET_AUTOPID) == 0) {
-		r = count_filters(nl, ifindex, TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS), &count);
-		if (r == 0)
-			r = count_filters(nl, ifindex, TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS),
-					  &count);
-	}
-	if (nl)
-		mnl_socket_close(nl);
-	return r < 0 || count > 0; /* in doubt it stays */
+	if (r < 0)
+		return true; /* in doubt it stays */
+	r = count_filters(nl, ifindex, TC_H_MIN_INGRESS, &count);
+	if (r == 0)
+		r = count_filters(nl, ifindex, TC_H_MIN_EGRESS, &count);
+	mnl_socket_close(nl);
+	return r < 0 || count > 0;
 }
 
 int dmm_lo_detach(uint32_t prog_id, bool qdisc)

@@ -2,10 +2,10 @@
 /* Takes the picture: dumps of addresses and of the main and local routing tables. */
 #include <errno.h>
 
-#include <libmnl/libmnl.h>
 #include <linux/if_addr.h>
 #include <linux/rtnetlink.h>
 
+#include "base/netlink.h"
 #include "base/util.h"
 #include "steer/mirror_internal.h"
 
@@ -195,11 +195,10 @@ struct dump {
 	mnl_cb_t fn;
 };
 
-static void put_request(struct nlmsghdr *nlh, const struct dump *d, unsigned int seq)
+static void put_request(struct nlmsghdr *nlh, const struct dump *d)
 {
 	nlh->nlmsg_type = d->type;
 	nlh->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	nlh->nlmsg_seq = seq;
 	if (d->table) {
 		struct rtmsg *msg = mnl_nlmsg_put_extra_header(nlh, sizeof(*msg));
 
@@ -212,31 +211,18 @@ static void put_request(struct nlmsghdr *nlh, const struct dump *d, unsigned int
 	}
 }
 
-static int run_dump(struct mnl_socket *nl, const struct dump *d, unsigned int seq,
-		    struct dmm_mirror_picture *ret)
+static int run_dump(struct mnl_socket *nl, const struct dump *d, struct dmm_mirror_picture *ret)
 {
-	unsigned int port = mnl_socket_get_portid(nl);
-	char buf[32768] __attribute__((aligned(8)));
+	char buf[MNL_NLMSG_HDRLEN + 64];
 	struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
-	int r = MNL_CB_OK;
+	int r;
 
-	put_request(nlh, d, seq);
-	if (mnl_socket_sendto(nl, nlh, nlh->nlmsg_len) < 0)
-		return -errno;
-	while (r > MNL_CB_STOP) {
-		ssize_t n = mnl_socket_recvfrom(nl, buf, sizeof(buf));
-
-		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
-		errno = ENOMEM; /* of a callback that stops */
-		r = mnl_cb_run(buf, n, seq, port, d->fn, ret);
-	}
-	if (r == MNL_CB_STOP)
-		return 0;
-	if (errno == EINTR) /* NLM_F_DUMP_INTR */
+	put_request(nlh, d);
+	r = dmm_netlink_ask(nl, nlh, d->fn, ret);
+	if (r == -EINTR)
 		return -EAGAIN;
 	/* A table that never had a route does not exist; nor does a family that is compiled out. */
-	return errno == ENOENT || errno == EAFNOSUPPORT || errno == EOPNOTSUPP ? 0 : -errno;
+	return r == -ENOENT || r == -EAFNOSUPPORT || r == -EOPNOTSUPP ? 0 : r;
 }
 
 static int run_dumps(struct mnl_socket *nl, struct dmm_mirror_picture *ret)
@@ -253,24 +239,21 @@ static int run_dumps(struct mnl_socket *nl, struct dmm_mirror_picture *ret)
 	int r = 0;
 
 	for (i = 0; i < DMM_ARRAY_SIZE(dumps) && r == 0; i++)
-		r = run_dump(nl, &dumps[i], i + 1, ret);
+		r = run_dump(nl, &dumps[i], ret);
 	return r;
 }
 
 int dmm_mirror_picture_take(struct dmm_mirror_picture *ret)
 {
-	struct mnl_socket *nl = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC);
 	struct dmm_mirror_picture picture = {};
-	int one = 1, r = 0;
+	struct mnl_socket *nl = NULL;
+	int one = 1, r = dmm_netlink_open(NETLINK_ROUTE, &nl);
 
-	if (!nl)
-		return -errno;
+	if (r < 0)
+		return r;
 	/* Strict: the kernel then filters by table instead of sending all of them. */
 	mnl_socket_setsockopt(nl, NETLINK_GET_STRICT_CHK, &one, sizeof(one));
-	if (mnl_socket_bind(nl, 0, MNL_SOCKET_AUTOPID) < 0)
-		r = -errno;
-	if (r == 0)
-		r = run_dumps(nl, &picture);
+	r = run_dumps(nl, &picture);
 	mnl_socket_close(nl);
 	if (r < 0)
 		dmm_mirror_picture_free(&picture);

@@ -140,7 +140,8 @@ static int explain_load(int err, const char *object)
 
 	if (err == -EPERM)
 		hint = "root is needed, with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON";
-	else if (strstr(dmm_libbpf_said(), "BTF"))
+	else if (strstr(dmm_libbpf_said(), "valid kernel BTF") ||
+		 strstr(dmm_libbpf_said(), "CONFIG_DEBUG_INFO_BTF"))
 		hint = "the kernel must have BTF (CONFIG_DEBUG_INFO_BTF)";
 	return dmm_steer_refuse(err, hint, "the kernel refuses the %s programs (%s)\n%s", object,
 				strerror(-err), dmm_libbpf_said());
@@ -403,7 +404,8 @@ void dmm_steer_close(struct dmm_steer *steer)
 
 int dmm_steer_repair(struct dmm_steer *steer)
 {
-	unsigned int links, interfaces;
+	unsigned int links = 0, interfaces = 0;
+	struct dmm_first first = {};
 	struct stat st;
 	int lo, r;
 
@@ -411,12 +413,10 @@ int dmm_steer_repair(struct dmm_steer *steer)
 	if (fstat(steer->lock, &st) < 0 || st.st_nlink == 0)
 		return dmm_steer_refuse(-ESTALE, "restart dmmd to steer again",
 					"%s has been removed by a teardown", steer->bpffs);
-	lo = dmm_lo_attach(steer, 0);
-	if (lo < 0)
-		return lo;
-	r = dmm_xdp_adopt(steer, &interfaces);
-	if (r == 0)
-		r = dmm_links_adopt(steer, &links);
+	lo = dmm_first_note(&first, dmm_lo_attach(steer, 0));
+	dmm_first_note(&first, dmm_xdp_adopt(steer, &interfaces));
+	dmm_first_note(&first, dmm_links_adopt(steer, &links));
+	r = dmm_first_end(&first);
 	return r < 0 ? r : (int)(lo + interfaces + links);
 }
 

@@ -63,6 +63,24 @@ int dmm_steer_refuse(int err, const char *hint, const char *format, ...)
 	return err;
 }
 
+int dmm_first_note(struct dmm_first *first, int r)
+{
+	if (r < 0 && !first->err) {
+		first->err = r;
+		first->why = strdup(reason);
+	}
+	return r < 0 ? 0 : r;
+}
+
+int dmm_first_end(struct dmm_first *first)
+{
+	if (first->why)
+		dmm_steer_refuse(first->err, NULL, "%s", first->why);
+	free(first->why);
+	first->why = NULL;
+	return first->err;
+}
+
 /* The first complaint is the cause, later ones follow from it; but a verifier log beats all. */
 static void keep(const char *text)
 {

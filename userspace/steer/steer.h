@@ -44,8 +44,13 @@ const char *dmm_steer_reason(void);
  * already attached one is fine (0). -ENOENT: no such cgroup. */
 int dmm_steer_attach_cgroup(struct dmm_steer *steer, const char *path, uint64_t *ret_id);
 int dmm_steer_detach_cgroup(struct dmm_steer *steer, const char *path);
+/* No connection is decided there any more; those that were steered keep their names and their entry
+ * in the flow list. Attaching it again makes it whole. */
+int dmm_steer_retire_cgroup(struct dmm_steer *steer, const char *path);
 /* Ids of the attached cgroups; returns how many there are (may exceed @n). */
 unsigned int dmm_steer_cgroups(struct dmm_steer *steer, uint64_t *ids, unsigned int n);
+/* Where a cgroup is in the file system. -ESTALE: it was removed. */
+int dmm_steer_cgroup_path(struct dmm_steer *steer, uint64_t id, char *ret, size_t size);
 /* Sockets made in this cgroup's subtree from now on have that class. */
 int dmm_steer_set_class(struct dmm_steer *steer, uint64_t cgroup_id, uint32_t class_id,
 			uint32_t level);
@@ -90,7 +95,8 @@ int dmm_steer_reserve_ports(struct dmm_steer *steer, const struct dmm_port_range
 			    unsigned int n);
 
 /* --- upkeep --- */
-/* Removes flow entries closed longer ago than @age_ns, or whose socket is gone. */
+/* Removes flow entries closed longer ago than @age_ns; at most once in @age_ns also those as old whose
+ * socket is gone, and the tuples of relay legs that are gone. */
 int dmm_steer_sweep_flows(struct dmm_steer *steer, uint64_t age_ns);
 /* Mirrors addresses and routes of the namespace into dmm_local and dmm_routes: first a full
  * picture (open does that), then changes whenever the descriptor is readable. */

@@ -87,6 +87,7 @@ struct dmm_steer {
 	struct dmm_config config; /* as in the map */
 	uint32_t *live;		  /* dmm_live, mapped */
 	struct dmm_mirror *mirror;
+	uint64_t looked_ns;	  /* when the sweep last looked for sockets */
 	struct {
 		uint32_t ifindex;
 		int mode;
@@ -102,6 +103,15 @@ int dmm_steer_fail(int err, const char *hint, const char *format, ...)
 int dmm_steer_refuse(int err, const char *hint, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 void dmm_steer_clear_reason(void);
+/* For work that goes on after a failure: the first one and its reason. Starts zeroed. */
+struct dmm_first {
+	int err;
+	char *why;
+};
+/* Notes @r if it is a failure and the first; returns @r, 0 for failures. */
+int dmm_first_note(struct dmm_first *first, int r);
+/* The first failure, told again by dmm_steer_reason(); 0: there was none. */
+int dmm_first_end(struct dmm_first *first);
 /* From now on libbpf talks to the log at debug level, and what it says first is kept. */
 void dmm_libbpf_listen(void);
 void dmm_libbpf_forget(void);

@@ -244,6 +244,7 @@ int dmm_steer_detach_interface(struct dmm_steer *steer, uint32_t ifindex)
 
 struct adoption {
 	struct dmm_steer *steer;
+	struct dmm_first first;
 	unsigned int changed;
 };
 
@@ -264,29 +265,37 @@ static int adopt_link(void *ctx, const char *name)
 		r = dmm_link_remove(path);
 	} else if (r > 0) {
 		a->changed++;
-		r = 0;
 	}
-	return r < 0 ? dmm_steer_fail(r, NULL, "link %s", path) : 0;
+	if (r < 0)
+		dmm_first_note(&a->first, dmm_steer_fail(r, NULL, "link %s", path));
+	return 0;
+}
+
+static int adopt_interface(struct dmm_steer *steer, uint32_t ifindex, int mode)
+{
+	char path[DMM_PIN_PATH_LEN], name[IF_NAMESIZE];
+	int r = xdp_path(path, steer, ifindex);
+
+	if (r < 0 || access(path, F_OK) == 0 || !if_indextoname(ifindex, name))
+		return r;
+	r = attach_new(steer, path, ifindex, mode);
+	return r < 0 ? r : 1;
 }
 
 /* Links whose interface is gone lose their pin; interfaces that this process attached and that
- * somebody detached are attached again. */
+ * somebody detached are attached again. One that fails does not keep the others from it. */
 int dmm_xdp_adopt(struct dmm_steer *steer, unsigned int *ret_changed)
 {
 	struct adoption a = { .steer = steer };
-	char path[DMM_PIN_PATH_LEN], name[IF_NAMESIZE];
 	unsigned int i;
-	int r = dmm_pins_each(steer->bpffs, "links", adopt_link, &a);
+	int r;
 
-	for (i = 0; r == 0 && i < steer->n_interfaces; i++) {
-		uint32_t ifindex = steer->interface[i].ifindex;
-
-		r = xdp_path(path, steer, ifindex);
-		if (r < 0 || access(path, F_OK) == 0 || !if_indextoname(ifindex, name))
-			continue;
-		r = attach_new(steer, path, ifindex, steer->interface[i].mode);
-		a.changed++;
-	}
+	dmm_first_note(&a.first, dmm_pins_each(steer->bpffs, "links", adopt_link, &a));
+	for (i = 0; i < steer->n_interfaces; i++)
+		a.changed += dmm_first_note(&a.first,
+					    adopt_interface(steer, steer->interface[i].ifindex,
+							    steer->interface[i].mode));
+	r = dmm_first_end(&a.first);
 	if (r == 0)
 		*ret_changed = a.changed;
 	return r;

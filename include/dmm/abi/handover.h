@@ -10,7 +10,7 @@
 
 #include <dmm/abi/types.h>
 
-#define DMM_HANDOVER_VERSION 1
+#define DMM_HANDOVER_VERSION 2
 
 enum dmm_msg_kind {
 	DMM_MSG_HANDOVER, /* dmmd -> instance: struct dmm_handover + fds */
@@ -35,31 +35,30 @@ enum dmm_handover_fd {
 	DMM_FD_RING,	/* ring buffer map of struct dmm_event */
 	DMM_FD_RELAY4,	/* listener on 127.0.0.1 */
 	DMM_FD_RELAY6,	/* listener on ::1 */
-	DMM_FD_RAW4,	/* SOCK_RAW IPPROTO_RAW with IP_HDRINCL, bound to lo */
-	DMM_FD_RAW6,	/* SOCK_RAW IPPROTO_RAW with IPV6_HDRINCL, bound to lo */
+	DMM_FD_RAW4,	/* SOCK_RAW IPPROTO_RAW with IP_HDRINCL, confined to lo */
+	DMM_FD_RAW6,	/* SOCK_RAW IPPROTO_RAW with IPV6_HDRINCL, confined to lo */
 	DMM_FD_CONTROL, /* listening SOCK_SEQPACKET, for adoption by the next dmmd */
 	DMM_NUM_HANDOVER_FDS,
 };
+/* Those that a kernel without IPv6 has not. */
+#define DMM_FDS_OPTIONAL (1u << DMM_FD_RELAY6 | 1u << DMM_FD_RAW6)
 
 enum dmm_poll { DMM_POLL_ADAPTIVE, DMM_POLL_BUSY };
 
 struct dmm_handover {
 	__u32 version; /* DMM_HANDOVER_VERSION */
-	__u32 instance, incarnation;
+	__u32 fds;     /* 1 << enum dmm_handover_fd of each that comes along */
 	__u32 ifindex;
 	__u32 mtu;
 	__u32 n_queues;
 	__u32 port_first, port_last;
-	__u32 stale_ms;
 	enum dmm_poll poll;
 	__u32 uid, gid; /* to become; 0: stay (tests) */
 	__u32 frame_size, n_frames;
 	__u64 umem_size;
 	__u32 flow_memory; /* bytes of buffering per flow and direction */
-	__u8 mac[6];
-	__u8 pad[2];
+	__u32 pad;
 	char plugin[256]; /* path of the shared object */
-	char options[256];
 	char name[DMM_INST_NAME_LEN];
 	char ifname[16];
 };

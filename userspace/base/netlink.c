@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One question, one answer of any number of packets. */
+#include "base/netlink.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <sys/socket.h>
+
+int dmm_netlink_open(int bus, struct mnl_socket **ret)
+{
+	struct mnl_socket *nl = mnl_socket_open2(bus, SOCK_CLOEXEC);
+	int r;
+
+	if (!nl)
+		return -errno;
+	if (mnl_socket_bind(nl, 0, MNL_SOCKET_AUTOPID) < 0) {
+		r = -errno;
+		mnl_socket_close(nl);
+		return r;
+	}
+	*ret = nl;
+	return 0;
+}
+
+int dmm_netlink_ask(struct mnl_socket *nl, struct nlmsghdr *request, mnl_cb_t cb, void *ctx)
+{
+	char buf[32768] __attribute__((aligned(8))); /* what the kernel fills a dump's packets up to */
+	bool dump = request->nlmsg_flags & NLM_F_DUMP;
+	unsigned int port = mnl_socket_get_portid(nl);
+	static unsigned int seq;
+	int r;
+
+	request->nlmsg_seq = ++seq; /* tells this answer from what is left of an earlier one */
+	if (mnl_socket_sendto(nl, request, request->nlmsg_len) < 0)
+		return -errno;
+	do {
+		ssize_t n = mnl_socket_recvfrom(nl, buf, sizeof(buf));
+
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		errno = ENOMEM;
+		r = mnl_cb_run(buf, n, seq, port, cb, ctx);
+	} while (r > MNL_CB_STOP && dump);
+	return r < 0 ? -errno : 0;
+}

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Asking the kernel by netlink and reading all that it answers. */
+#pragma once
+
+#include <libmnl/libmnl.h>
+
+/* A bound socket of this family, in the current network namespace. */
+int dmm_netlink_open(int bus, struct mnl_socket **ret);
+/* Sends @request, a dump or a single question, and hands every message of the answer to @cb. A single
+ * question's @cb ends it with MNL_CB_STOP. -EINTR: what was dumped changed meanwhile; -ENOMEM: @cb
+ * returned MNL_CB_ERROR and had no errno of its own; else what the kernel says. */
+int dmm_netlink_ask(struct mnl_socket *nl, struct nlmsghdr *request, mnl_cb_t cb, void *ctx);
