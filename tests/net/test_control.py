@@ -13,7 +13,7 @@ import stat
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from dmmtest import World, main, test, wait_for
+from dmmtest import OUT, World, main, test, wait_for
 
 ECHO = 8801
 NOBODY = 65534

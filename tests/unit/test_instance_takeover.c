@@ -343,12 +343,9 @@ static void privileges_are_gone(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(a_handover_is_received),
-		TEST(a_kernel_without_ipv6_hands_over_less),
-		TEST(wrong_values_are_refused_by_name),
-		TEST(wrong_messages_are_refused),
-		TEST(the_next_dmmd_is_served),
-		TEST(strangers_are_not_served),
+		TEST(a_handover_is_received),		TEST(a_kernel_without_ipv6_hands_over_less),
+		TEST(wrong_values_are_refused_by_name), TEST(wrong_messages_are_refused),
+		TEST(the_next_dmmd_is_served),		TEST(strangers_are_not_served),
 		cmocka_unit_test(privileges_are_gone),
 	};
 

@@ -41,8 +41,7 @@ static const enum bpf_attach_type attach_types[DMM_NUM_HOOKS] = {
 };
 
 /* Those that decide. The others only keep what was decided true. */
-#define DECIDING                                                                                   \
-	(1u << DMM_HOOK_SOCK_CREATE | 1u << DMM_HOOK_CONNECT4 | 1u << DMM_HOOK_CONNECT6)
+#define DECIDING (1u << DMM_HOOK_SOCK_CREATE | 1u << DMM_HOOK_CONNECT4 | 1u << DMM_HOOK_CONNECT6)
 
 /* --- one link --- */
 
