@@ -67,7 +67,7 @@ def up_status_down(w):
     assert s["up"] and len(s["netns"]) == 2, s
     assert "up: " in dmmctl("demo", "status", "--id", ID).stdout
     p = dmmctl("demo", "up", "--id", ID, check=False)
-    assert p.returncode == 1 and "hint: dmmctl demo down" in p.stderr, p
+    assert p.returncode == 1 and f"dmmctl demo down --id {ID}" in p.stderr, p
     # what the printed commands promise
     assert ctl("run", "--cgroup", "/fast", "--", "curl", "-s", "http://198.18.0.2/").stdout.startswith(
         "hello")
@@ -118,6 +118,38 @@ def the_story_comes_out_as_told(w):
     assert leftovers() == []
 
 
+def story(**env):
+    return {"args": [os.path.join(ROOT, "tools/demo/run")], "text": True,
+            "env": {**os.environ, "DMM_DEMO_ID": ID, "KEEP": "", "O": OUT, **env}}
+
+
+@test
+def a_story_leaves_a_demo_of_others_alone(w):
+    dmmctl("demo", "up", "--id", ID)
+    before = status()
+    pid = ctl("stacks", "list").stdout
+    for keep in ("", "1"):
+        p = subprocess.run(**story(KEEP=keep), capture_output=True, timeout=60)
+        assert p.returncode == 1 and f"make demo-down DMM_DEMO_ID={ID}" in p.stderr, p
+        assert "last words" not in p.stderr and "removed" not in p.stdout, p
+        assert "Traceback" not in p.stderr, p
+    assert status() == before and ctl("stacks", "list").stdout.split()[:3] == pid.split()[:3]
+    dmmctl("demo", "down", "--id", ID)
+    assert leftovers() == []
+
+
+@test
+def an_interrupted_story_cleans_up_to_the_end(w):
+    p = subprocess.Popen(**story(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    wait_for("it is up", lambda: os.path.exists(f"/run/{NAME}/dmmd.pid") or p.poll() is not None)
+    p.send_signal(signal.SIGINT)
+    for _ in range(20):  # as somebody who presses Ctrl-C again and again
+        time.sleep(0.05)
+        p.send_signal(signal.SIGINT)
+    assert p.wait(60) == 1 and "Traceback" not in p.stderr.read()
+    assert leftovers() == []
+
+
 @test
 def keep_leaves_it_up(w):
     env = {**os.environ, "DMM_DEMO_ID": ID, "KEEP": "1", "O": OUT}
@@ -125,7 +157,8 @@ def keep_leaves_it_up(w):
                        env=env, timeout=200)
     assert p.returncode == 0 and "try:" in p.stdout, p.stdout + p.stderr
     assert status()["up"]
-    subprocess.run([os.path.join(ROOT, "tools/demo/down"), "--id", ID], check=True, env=env,
+    assert f"make demo-down DMM_DEMO_ID={ID}" in p.stdout, p.stdout
+    subprocess.run([os.path.join(ROOT, "tools/demo/down")], check=True, env=env,
                    capture_output=True, timeout=60)
     assert leftovers() == []
 

@@ -16,6 +16,7 @@
 #include <stdarg.h>
 
 #include <cmocka.h>
+#include <libmnl/libmnl.h>
 
 #include "base/clock.h"
 #include "base/util.h"
@@ -516,10 +517,11 @@ static void interface_changes_are_followed(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(routes_are_the_kernels),		TEST(changes_are_followed),
-		TEST(frames_get_the_next_hops_address), TEST(frames_wait_for_resolution),
-		TEST(silent_neighbours_fail),		TEST(packets_to_us_come_in),
-		TEST(everything_else_stays_out),	TEST(interface_changes_are_followed),
+		TEST(routes_are_the_kernels),	      TEST(a_failed_question_is_asked_again),
+		TEST(changes_are_followed),	      TEST(frames_get_the_next_hops_address),
+		TEST(frames_wait_for_resolution),     TEST(silent_neighbours_fail),
+		TEST(packets_to_us_come_in),	      TEST(everything_else_stays_out),
+		TEST(interface_changes_are_followed),
 	};
 
 	return cmocka_run_group_tests(tests, setup_group, NULL);

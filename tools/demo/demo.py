@@ -25,6 +25,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 CLIENT4, SERVER4 = "198.18.0.1", "198.18.0.2"
 CLIENT6, SERVER6 = "fd00:198:18::1", "fd00:198:18::2"
 FILE_SIZE = 64 << 20
+STOPS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 NGINX = """\
 pid {dir}/nginx.pid;
@@ -103,6 +104,7 @@ class Demo:
         self.cgroups = cgroup2_mount() / name
         self.bpf = self.dir / "bpf"
         self.ctl_path = self.dir / "dmmctl"
+        self.down_command = f"sudo {self.dmmctl} demo down" + (f" --id {demo_id}" if demo_id else "")
 
     # --- using it ---
 
@@ -130,11 +132,13 @@ class Demo:
     # --- up ---
 
     def up(self, say):
-        if self.dir.exists():
-            raise Failed(f"the demo is up, or a part of it ({self.dir})\ndmmctl demo down")
         self.check_programs()
         os.umask(0o022)  # nginx' workers and the instance are not root
-        self.dir.mkdir()
+        try:
+            self.dir.mkdir()  # of two that begin at once, one makes it
+        except FileExistsError:
+            raise Failed(f"the demo is up, or a part of it ({self.dir})\n"
+                         f"{self.down_command}") from None
         try:
             self.make_hosts()
             say(f"netns {self.client} {CLIENT4} -- veth -- netns {self.server} {SERVER4}"
@@ -148,16 +152,17 @@ class Demo:
                 f" ({stack['asked']} -> {stack['got']}), {applied}")
         except BaseException:
             self.keep_log()
-            self.down()
+            self.remove()
             raise
 
     def check_programs(self):
+        if os.geteuid() != 0:
+            raise Failed("network namespaces and BPF are for root\nuse sudo")
         for program in ("ip", "ethtool", "nginx", "curl"):
             path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
             if not shutil.which(program, path=path):
-                raise Failed(f"{program} is not installed\napt-get install nginx curl iproute2 ethtool")
-        if os.geteuid() != 0:
-            raise Failed("network namespaces and BPF are for root\nsudo dmmctl demo up")
+                raise Failed(f"{program} is not installed\n"
+                             "apt-get install nginx curl iproute2 ethtool")
 
     def make_hosts(self):
         c, s = self.client, self.server
@@ -221,6 +226,12 @@ class Demo:
             print("dmmd's last words:\n" + self.log_tail(), file=sys.stderr)
 
     # --- down ---
+
+    def remove(self):
+        """down(), to its end: a second Ctrl-C does not leave half of it."""
+        for sig in STOPS:
+            signal.signal(sig, signal.SIG_IGN)
+        return self.down()
 
     def down(self):
         """Removes what is there; True when there was something."""
@@ -295,12 +306,12 @@ def commands_to_try(demo):
   sudo {ctl} explain tcp connect {SERVER4}:80 --cgroup /fast
   sudo {ctl} stats --describe
   sudo kill -9 {demo.stack()['pid']}      # the instance; then curl again
-  sudo {demo.dmmctl} demo down{f' --id {demo.id}' if demo.id else ''}"""
+  {demo.down_command}"""
 
 
 def clean_up_when_stopped():
     """Being told to end, or a terminal that goes, takes the way of an exception: through `down`."""
-    for sig in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+    for sig in STOPS:
         signal.signal(sig, lambda *_: sys.exit(1))
 
 
@@ -321,7 +332,7 @@ def main():
             if not args.json and not args.quiet:
                 print(commands_to_try(demo))
         elif args.verb == "down":
-            found = demo.down()
+            found = demo.remove()
             if not args.json and not args.quiet:
                 print("removed" if found else "there was nothing to remove")
         status = demo.status()

@@ -44,9 +44,9 @@ static int make_place(struct rig *rig)
 
 static int open_steer(struct rig *rig)
 {
-	const struct dmm_steer_options options = {
-		.bpffs = BPFFS "/doctor", .cgroup_root = rig->cgroup, .stale_ms = STALE_MS
-	};
+	const struct dmm_steer_options options = { .bpffs = BPFFS "/doctor",
+						   .cgroup_root = rig->cgroup,
+						   .stale_ms = STALE_MS };
 
 	return dmm_steer_open(&options, &rig->steer);
 }

@@ -24,7 +24,8 @@ int dmm_netlink_open(int bus, struct mnl_socket **ret)
 
 int dmm_netlink_ask(struct mnl_socket *nl, struct nlmsghdr *request, mnl_cb_t cb, void *ctx)
 {
-	char buf[32768] __attribute__((aligned(8))); /* what the kernel fills a dump's packets up to */
+	char buf[32768]
+		__attribute__((aligned(8))); /* what the kernel fills a dump's packets up to */
 	bool dump = request->nlmsg_flags & NLM_F_DUMP;
 	unsigned int port = mnl_socket_get_portid(nl);
 	static unsigned int seq;

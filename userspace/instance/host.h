@@ -31,6 +31,7 @@ struct host {
 	uint64_t now;
 	uint64_t tick_at; /* when the plug-in wants to be called */
 	uint64_t next_upkeep;
+	uint64_t worked_at;	    /* the last turn that had anything to do */
 	uint64_t stop_at;	    /* while draining and idle; 0: not yet */
 	uint64_t rx_dropped_before; /* by the kernel, as last read */
 	bool draining, stopping;

@@ -5,6 +5,7 @@
 #include "instance/host.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <sys/epoll.h>
 
 #include <bpf/libbpf.h>
@@ -14,8 +15,11 @@
 #include "base/util.h"
 #include "instance/watch.h"
 
-#define MAX_EVENTS   64
-#define MAX_SLEEP    (100 * DMM_NS_PER_MS) /* heartbeats are due 5 times per second */
+#define MAX_EVENTS 64
+#define MAX_SLEEP  (100 * DMM_NS_PER_MS) /* heartbeats are due 5 times per second */
+/* Adaptive: so long without work before it sleeps. The answer of a host nearby is mostly there by
+ * then, and costs less to look for than to be woken by. */
+#define SPIN	     50000 /* ns */
 #define UPKEEP_EVERY DMM_NS_PER_SEC
 /* How long a drained instance waits for the wire to end its last connections. */
 #define DRAIN_LINGER (3 * DMM_NS_PER_SEC)
@@ -106,8 +110,7 @@ static void upkeep(struct host *host)
 	}
 }
 
-/* Returns whether there was anything to do. */
-static bool turn(struct host *host, uint64_t sleep_ns)
+static void turn(struct host *host, uint64_t sleep_ns)
 {
 	bool worked = wait_for_events(host, sleep_ns) > 0;
 
@@ -118,13 +121,22 @@ static bool turn(struct host *host, uint64_t sleep_ns)
 	link_flush(&host->link);
 	if (host->now >= host->next_upkeep)
 		upkeep(host);
-	return worked;
+	if (worked)
+		host->worked_at = host->now;
 }
 
-static uint64_t sleep_after(const struct host *host, bool worked)
+/* What waits for the next turn, frames too, ends its sleep; so this is only about how soon it is
+ * seen. While it finds nothing to do it lets others run who want its processor. */
+static uint64_t sleep_before(const struct host *host)
 {
-	if (worked || host->given.params.poll == DMM_POLL_BUSY || host->tick_at <= host->now)
+	const uint64_t idle = host->now - host->worked_at;
+
+	if (idle == 0 || host->tick_at <= host->now)
 		return 0;
+	if (host->given.params.poll == DMM_POLL_BUSY || idle < SPIN) {
+		sched_yield();
+		return 0;
+	}
 	return DMM_MIN(host->tick_at - host->now, MAX_SLEEP);
 }
 
@@ -141,9 +153,7 @@ static bool is_drained(struct host *host)
 
 int host_run(struct host *host)
 {
-	bool worked = true;
-
 	while (!host->error && !host->stopping && !is_drained(host))
-		worked = turn(host, sleep_after(host, worked));
+		turn(host, sleep_before(host));
 	return host->error;
 }

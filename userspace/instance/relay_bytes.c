@@ -15,7 +15,7 @@
 #include "base/util.h"
 #include "instance/watch.h"
 
-#define IOVECS 16
+#define IOVECS 64
 
 /* RST from the application, or its kernel: the wire gets one too. */
 static void reset_wire(struct relay *relay, struct flow *flow)

@@ -292,9 +292,9 @@ int dmm_xdp_adopt(struct dmm_steer *steer, unsigned int *ret_changed)
 
 	dmm_first_note(&a.first, dmm_pins_each(steer->bpffs, "links", adopt_link, &a));
 	for (i = 0; i < steer->n_interfaces; i++)
-		a.changed += dmm_first_note(&a.first,
-					    adopt_interface(steer, steer->interface[i].ifindex,
-							    steer->interface[i].mode));
+		a.changed +=
+			dmm_first_note(&a.first, adopt_interface(steer, steer->interface[i].ifindex,
+								 steer->interface[i].mode));
 	r = dmm_first_end(&a.first);
 	if (r == 0)
 		*ret_changed = a.changed;

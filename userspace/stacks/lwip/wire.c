@@ -179,7 +179,7 @@ static bool overtake(struct dmm_stack *stack, const struct pbuf *p)
 	unsigned int i = stack->n_out;
 	uint8_t *older;
 
-	if (!is_pure_ack(p->payload, p->len))
+	if (!is_pure_ack(p->payload, p->tot_len))
 		return false;
 	do {
 		if (i-- == 0)
@@ -190,7 +190,7 @@ static bool overtake(struct dmm_stack *stack, const struct pbuf *p)
 	    !says_it_all(p->payload, older, stack->out_is_news[i]))
 		return false;
 	stack->out_is_news[i] = true;
-	memcpy(older, p->payload, p->len);
+	pbuf_copy_partial(p, older, p->tot_len, 0);
 	if (IP_HDR_GET_VERSION(older) == 4)
 		set_dont_fragment(older);
 	return true;
