@@ -390,6 +390,7 @@ static void start_instance(struct rig *rig, struct instance *in, const char *plu
 	struct dmm_xsk_request request = { rig->ifindex, 1, DMM_ZC_AUTO, 2048, PER_QUEUE };
 	struct dmm_handover h = {
 		.version = DMM_HANDOVER_VERSION,
+		.fds = (1u << DMM_NUM_HANDOVER_FDS) - 1,
 		.ifindex = rig->ifindex,
 		.mtu = 1500,
 		.n_queues = 1,

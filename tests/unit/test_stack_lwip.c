@@ -166,6 +166,26 @@ static void finish(struct peer *p)
 	assert_int_equal(s.ack, p->seq);
 }
 
+/* @n full segments in one batch, from the peer's next byte on, without number @lost. */
+static void burst(struct peer *p, unsigned int n, unsigned int lost)
+{
+	static uint8_t packets[DMM_PKTIO_BATCH][2000];
+	struct dmm_frame frames[DMM_PKTIO_BATCH];
+	unsigned int i, n_frames = 0;
+
+	for (i = 0; i < n; i++, p->seq += 1460) {
+		struct segment s = from_peer(p, ACK, p->seq);
+
+		if (i == lost)
+			continue;
+		s.len = 1460;
+		frames[n_frames] = (struct dmm_frame){ .data = packets[n_frames] };
+		frames[n_frames].len = (uint32_t)segment_build(&s, packets[n_frames]);
+		n_frames++;
+	}
+	stackhost_ops(p->host)->input(stackhost_stack(p->host), frames, n_frames);
+}
+
 /* Tests */
 
 static void says_nothing_by_itself(void **state)
@@ -858,6 +878,65 @@ static void out_of_order_bytes_are_limited(void **state)
 	close_host(host);
 }
 
+/* With the window that the reader has opened by then. */
+static void one_ack_answers_a_burst(void **state)
+{
+	const char *addrs[] = { PEER4, PEER6 };
+	struct stackhost *host = open_host(&base);
+	static uint8_t buf[32 * 1460];
+	struct segment s;
+	uint16_t window;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < 2; i++) {
+		struct peer p = { 0 }, q = { 0 };
+
+		establish(host, addrs[i], &p);
+		establish(host, addrs[i], &q);
+		burst(&p, 2, UINT_MAX);
+		stackhost_pass(host, 0);
+		assert_true(segment_take(host, &s));
+		window = s.window;
+		burst(&p, 30, UINT_MAX);
+		burst(&q, 30, UINT_MAX);
+		assert_int_equal(stackhost_recv(&p.c, buf, sizeof(buf)), 32 * 1460);
+		stackhost_pass(host, 0);
+		assert_true(segment_take(host, &s));
+		assert_int_equal(s.dst.port, p.them.port);
+		assert_int_equal(s.src.port, p.us.port);
+		assert_int_equal(s.ack, p.seq);
+		assert_true(s.window > window);
+		assert_true(segment_take(host, &s));
+		assert_int_equal(s.src.port, q.us.port);
+		assert_int_equal(s.ack, q.seq);
+		assert_int_equal(take_all(host), 0);
+	}
+	close_host(host);
+}
+
+/* They are how the peer learns of a loss, and how much of what follows has arrived. */
+static void duplicate_acks_are_all_sent(void **state)
+{
+	struct stackhost *host = open_host(&base);
+	struct segment s;
+	struct peer p = { 0 };
+	uint32_t begin;
+	int i;
+
+	(void)state;
+	establish(host, PEER4, &p);
+	begin = p.seq;
+	burst(&p, 12, 4);
+	stackhost_pass(host, 0);
+	for (i = 0; i < 1 + 7; i++) {
+		assert_true(segment_take(host, &s));
+		assert_int_equal(s.ack, begin + 4 * 1460);
+	}
+	assert_int_equal(take_all(host), 0);
+	close_host(host);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -883,6 +962,8 @@ int main(void)
 		cmocka_unit_test(refuses_what_cannot_be),
 		cmocka_unit_test(addresses_come_and_go),
 		cmocka_unit_test(out_of_order_bytes_are_limited),
+		cmocka_unit_test(one_ack_answers_a_burst),
+		cmocka_unit_test(duplicate_acks_are_all_sent),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

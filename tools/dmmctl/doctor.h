@@ -25,9 +25,9 @@ struct doctor {
 void diagnose(struct doctor *doctor, enum health health, const char *check, const char *hint,
 	      const char *format, ...) __attribute__((format(printf, 5, 6)));
 
-void doctor_host(struct doctor *doctor); /* kernel, BTF, mounts, sysctls */
-void doctor_hook(struct doctor *doctor); /* cgroup programs */
-void doctor_steer(struct doctor *doctor); /* all of DMM's programs and maps */
+void doctor_host(struct doctor *doctor);    /* kernel, BTF, mounts, sysctls */
+void doctor_hook(struct doctor *doctor);    /* cgroup programs */
+void doctor_steer(struct doctor *doctor);   /* all of DMM's programs and maps */
 void doctor_xsk(struct doctor *doctor);	    /* AF_XDP */
 void doctor_network(struct doctor *doctor); /* interfaces, filters, routing policy */
 

@@ -87,7 +87,7 @@ struct dmm_steer {
 	struct dmm_config config; /* as in the map */
 	uint32_t *live;		  /* dmm_live, mapped */
 	struct dmm_mirror *mirror;
-	uint64_t looked_ns;	  /* when the sweep last looked for sockets */
+	uint64_t looked_ns; /* when the sweep last looked for sockets */
 	struct {
 		uint32_t ifindex;
 		int mode;
