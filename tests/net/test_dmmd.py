@@ -432,13 +432,20 @@ def stranger_at_the_relay_port_is_reset(w):
         flows.all_go_on()
 
 
+def binds(s, addr):
+    with contextlib.suppress(OSError):
+        s.bind(addr)
+        return True
+
+
 def squat(ports, ready, stop):
     """Listens where the relay did; how many came, within the block."""
     listeners = []
     for addr, port in ports.items():
         s = socket.socket(socket.AF_INET6 if ":" in addr else socket.AF_INET)
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        s.bind((addr, port))
+        # the dead instance's sockets go a moment after its /proc entries
+        wait_for("its port is free", lambda: binds(s, (addr, port)))
         s.listen(8)
         s.setblocking(False)
         listeners.append(s)
