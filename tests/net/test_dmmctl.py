@@ -170,6 +170,15 @@ def flows_through_the_daemon_are_the_same(w):
 # --- explain ---
 
 @test
+def explain_says_when_no_hook_runs(w):
+    w.cgroup("/apart")
+    said = w.ctl("explain", "tcp", "connect", f"{w.server4}:80", "--cgroup", "/apart").stdout
+    assert "NOT ATTACHED" in said and "KERNEL" in said and "attach" in said, said
+    told = w.ctl_json("explain", "tcp", "connect", f"{w.server4}:80", "--cgroup", "/fast")
+    assert told["caller"]["attached"] and told["reason"] != "not-attached", told
+
+
+@test
 def explain_names_rule_and_place(w):
     e = w.explain(f"{w.server4}:{PORT}", "--cgroup", "/fast")
     assert (e["verdict"], e["reason"], e["if_down"]) == ("userspace", "rule", "kernel"), e

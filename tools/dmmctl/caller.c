@@ -73,22 +73,30 @@ static int collect_ids(const struct ctl *ctl, const char *mount, const char *ful
 	}
 }
 
+uint64_t own_netns(void)
+{
+	dmm_autoclose int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	uint64_t cookie = 0;
+	socklen_t len = sizeof(cookie);
+
+	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len) < 0)
+		return 0;
+	return cookie;
+}
+
 /* The cookie of a process' network namespace, 0 where it cannot be had. */
 static uint64_t netns_cookie(int pid)
 {
 	dmm_autoclose int home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
-	dmm_autoclose int netns = -1, fd = -1;
-	uint64_t cookie = 0;
-	socklen_t len = sizeof(cookie);
+	dmm_autoclose int netns = -1;
+	uint64_t cookie;
 	char path[64];
 
 	snprintf(path, sizeof(path), "/proc/%d/ns/net", pid);
 	netns = open(path, O_RDONLY | O_CLOEXEC);
 	if (home < 0 || netns < 0 || setns(netns, CLONE_NEWNET) < 0)
 		return 0;
-	fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len) < 0)
-		cookie = 0;
+	cookie = own_netns();
 	if (setns(home, CLONE_NEWNET) < 0)
 		abort(); /* going on would speak of another network */
 	return cookie;

@@ -23,14 +23,18 @@ struct answer {
 	struct dmm_instance instance; /* of the matched rule, where has_instance */
 	bool has_instance;
 	bool other_netns;
+	bool not_attached; /* no hook runs there: the policy is not asked */
+	bool names_known;  /* this is the served namespace: its ifindexes have their names here */
 };
+
+#define NOT_ATTACHED "not-attached"
 
 /* What may decide before the rules, and after a rule that names a stack. */
 static const enum dmm_reason before[] = { DMM_REASON_LOOPBACK, DMM_REASON_MULTICAST,
 					  DMM_REASON_SCOPED, DMM_REASON_OWN_ADDRESS };
-static const enum dmm_reason after[] = { DMM_REASON_INST_NOT_READY, DMM_REASON_NO_ROUTE,
-					 DMM_REASON_ROUTE, DMM_REASON_INST_STALE,
-					 DMM_REASON_OTHER_NETNS };
+static const enum dmm_reason after[] = { DMM_REASON_NO_ROUTE, DMM_REASON_ROUTE,
+					 DMM_REASON_OTHER_NETNS, DMM_REASON_INST_NOT_READY,
+					 DMM_REASON_INST_STALE };
 
 static const char *state_word(enum dmm_inst_state state)
 {
@@ -72,7 +76,30 @@ static int parse_question(struct ctl *ctl, struct question *ret)
 	return find_caller(ctl, &ret->caller);
 }
 
-static int decide(struct dmm_view *view, const struct question *question, struct answer *ret)
+/* Do the connect hooks run for sockets of @caller's cgroup: is it, or one above it, attached? */
+static bool is_attached(const struct ctl *ctl, const struct caller *caller)
+{
+	char path[sizeof(ctl->bpffs) + 64];
+
+	for (unsigned int i = 0; i < caller->n_ids; i++) {
+		snprintf(path, sizeof(path), "%s/links/cgroup-%llu-connect4", ctl->bpffs,
+			 (unsigned long long)caller->ids[i]);
+		if (access(path, F_OK) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* What the hook asks of the socket, before it asks for the instance. */
+static bool asks_netns(const struct dmm_decision *decision)
+{
+	return decision->verdict == DMM_VERDICT_USERSPACE ||
+	       decision->reason == DMM_REASON_INST_NOT_READY ||
+	       decision->reason == DMM_REASON_INST_STALE;
+}
+
+static int decide(const struct ctl *ctl, struct dmm_view *view, const struct question *question,
+		  struct answer *ret)
 {
 	const struct caller *caller = &question->caller;
 	uint32_t class_id;
@@ -92,20 +119,30 @@ static int decide(struct dmm_view *view, const struct question *question, struct
 		wants_stack(ret) &&
 		dmm_view_instance(view, ret->decision.matched.instance, &ret->instance) == 0;
 	ret->other_netns = caller->netns && caller->netns != ret->config.netns_cookie;
-	/* the hook asks this of the socket, after the rules; only a stack's verdict is changed by it */
-	if (ret->other_netns && ret->decision.verdict == DMM_VERDICT_USERSPACE) {
+	if (ret->other_netns && asks_netns(&ret->decision)) {
 		ret->decision.verdict = DMM_VERDICT_KERNEL;
 		ret->decision.reason = DMM_REASON_OTHER_NETNS;
 	}
+	ret->names_known = own_netns() == ret->config.netns_cookie;
+	/* without a caller the question is what the policy says, not who asks it */
+	ret->not_attached = (ctl->opt[OPT_CGROUP] || ctl->opt[OPT_PID]) &&
+			    !is_attached(ctl, caller);
+	if (ret->not_attached)
+		ret->decision.verdict = DMM_VERDICT_KERNEL;
 	return 0;
 }
 
 /* --- telling --- */
 static void add_checks(struct json_object *list, const enum dmm_reason *reasons, unsigned int n,
-		       enum dmm_reason decided)
+		       enum dmm_reason decided, bool netns_known)
 {
 	for (unsigned int i = 0; i < n; i++) {
-		struct json_object *check = json_object_new_object();
+		struct json_object *check;
+
+		/* where the caller's namespace is not known, nothing is said about it */
+		if (reasons[i] == DMM_REASON_OTHER_NETNS && !netns_known)
+			continue;
+		check = json_object_new_object();
 
 		dmm_json_set_text(check, "name", dmm_reason_word(reasons[i]));
 		dmm_json_set_bool(check, "decided", decided == reasons[i]);
@@ -138,7 +175,7 @@ static struct json_object *instance_json(const struct answer *answer)
 {
 	struct json_object *obj = json_object_new_object();
 	const struct dmm_decision *decision = &answer->decision;
-	char ifname[IF_NAMESIZE] = "", source[80];
+	char ifname[IF_NAMESIZE + 16] = "", source[80];
 
 	dmm_json_set_text(obj, "name", answer->instance.name);
 	dmm_json_set_text(obj, "state", state_word(answer->instance.state));
@@ -147,7 +184,8 @@ static struct json_object *instance_json(const struct answer *answer)
 	if (decision->has_route) {
 		dmm_report_endpoint(decision->route.source, 0, source, sizeof(source));
 		*strrchr(source, ':') = '\0';
-		if_indextoname(decision->route.ifindex, ifname);
+		if (!answer->names_known || !if_indextoname(decision->route.ifindex, ifname))
+			snprintf(ifname, sizeof(ifname), "ifindex %u", decision->route.ifindex);
 		dmm_json_set_u64(obj, "route_ifindex", decision->route.ifindex);
 		dmm_json_set_text(obj, "route_interface", ifname);
 		dmm_json_set_text(obj, "route_source", decision->route.has_source ? source : NULL);
@@ -167,13 +205,13 @@ static struct json_object *caller_json(const struct question *question, const st
 	}
 	dmm_json_set_text(obj, "cgroup", caller->cgroup);
 	dmm_json_set_u64(obj, "class", answer->decision.class_id);
+	dmm_json_set_bool(obj, "attached", !answer->not_attached);
 	return obj;
 }
 
 static struct json_object *explanation(const struct question *question, const struct answer *answer)
 {
-	/* where the caller's namespace is not known, nothing is said about it */
-	unsigned int n_after = DMM_ARRAY_SIZE(after) - (question->caller.netns == 0);
+	bool netns_known = question->caller.netns != 0;
 	struct json_object *doc = dmm_json_document("Explanation"),
 			   *flow = json_object_new_object();
 	const struct dmm_decision *decision = &answer->decision;
@@ -186,16 +224,17 @@ static struct json_object *explanation(const struct question *question, const st
 	json_object_object_add(doc, "caller", caller_json(question, answer));
 	dmm_json_set_text(doc, "policy", answer->meta.policy);
 	dmm_json_set_u64(doc, "generation", decision->generation);
-	add_checks(checks, before, DMM_ARRAY_SIZE(before), decision->reason);
+	add_checks(checks, before, DMM_ARRAY_SIZE(before), decision->reason, netns_known);
 	if (wants_stack(answer))
-		add_checks(checks, after, n_after, decision->reason);
+		add_checks(checks, after, DMM_ARRAY_SIZE(after), decision->reason, netns_known);
 	json_object_object_add(doc, "checks", checks);
 	if (matched_a_rule(answer))
 		json_object_object_add(doc, "rule", rule_json(answer));
 	if (answer->has_instance)
 		json_object_object_add(doc, "instance", instance_json(answer));
 	dmm_json_set_text(doc, "verdict", dmm_report_verdict(decision->verdict));
-	dmm_json_set_text(doc, "reason", dmm_reason_word(decision->reason));
+	dmm_json_set_text(doc, "reason",
+			  answer->not_attached ? NOT_ATTACHED : dmm_reason_word(decision->reason));
 	if (decision->verdict == DMM_VERDICT_USERSPACE)
 		dmm_json_set_text(doc, "if_down",
 				  get_text(get_member(doc, "rule"), "on_unavailable"));
@@ -208,7 +247,7 @@ static void print_rules(const struct ctl *ctl, struct dmm_view *view, const stru
 	uint32_t index = answer->decision.rule, first = 0;
 	struct dmm_rule rule;
 
-	if (!ctl->verbose && index > 4) {
+	if (!ctl->verbose && index > 5) {
 		first = index - 4;
 		printf("rules 1-%u  no\n", first);
 	}
@@ -231,7 +270,7 @@ static void print_checks(const struct ctl *ctl, struct json_object *checks, size
 		struct json_object *check = json_object_array_get_idx(checks, i);
 		bool decided = get_bool(check, "decided");
 
-		printf("check    %-18s %-4s %s\n", get_text(check, "name"),
+		printf("check    %-20s %-4s %s\n", get_text(check, "name"),
 		       decided ? paint(ctl, COLOR_WARN, "YES") : "no", get_text(check, "text"));
 	}
 }
@@ -242,7 +281,8 @@ static void print_caller(struct json_object *caller)
 	if (get_member(caller, "pid"))
 		printf("pid %s (%s)  uid %s  ", get_text(caller, "pid"), get_text(caller, "comm"),
 		       get_text(caller, "uid"));
-	printf("cgroup %s  class %s\n", get_text(caller, "cgroup"), get_text(caller, "class"));
+	printf("cgroup %s  class %s%s\n", get_text(caller, "cgroup"), get_text(caller, "class"),
+	       get_bool(caller, "attached") ? "" : "  NOT ATTACHED");
 }
 
 static void print_instance(struct json_object *instance)
@@ -262,6 +302,13 @@ static void print_instance(struct json_object *instance)
 static void print_verdict(const struct ctl *ctl, struct json_object *doc,
 			  const struct answer *answer)
 {
+	if (answer->not_attached) {
+		printf("verdict  %s     (" NOT_ATTACHED
+		       ": no hook runs in that cgroup, whatever the "
+		       "policy says)\nhint     dmmctl attach --cgroup PATH\n",
+		       paint(ctl, COLOR_GOOD, "KERNEL"));
+		return;
+	}
 	switch (answer->decision.verdict) {
 	case DMM_VERDICT_USERSPACE:
 		printf("verdict  %s     (if it were down: %s)\n",
@@ -311,7 +358,7 @@ int cmd_explain(struct ctl *ctl)
 		r = open_view(ctl, &view);
 	if (r != CTL_OK)
 		return r;
-	r = decide(view, &question, &answer);
+	r = decide(ctl, view, &question, &answer);
 	if (r < 0) {
 		dmm_view_close(view);
 		return fail(ctl, exit_of(r), r == -ENODATA ? 0 : r,

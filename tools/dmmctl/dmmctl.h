@@ -162,6 +162,8 @@ struct caller {
 };
 /* From --pid or --cgroup (neither: the root cgroup). An exit code. */
 int find_caller(const struct ctl *ctl, struct caller *ret);
+/* The cookie of our own network namespace, 0 where it cannot be had. */
+uint64_t own_netns(void);
 
 /* --- endpoint.c --- */
 /* "10.1.2.3:443", "[fd00::1]:443", or address and port in two words. @ret_port in host byte order.
