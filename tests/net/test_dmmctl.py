@@ -287,6 +287,8 @@ def run_is_the_command(w):
     assert w.ctl("run", "--cgroup", "/fast", "/etc/passwd", check=False).returncode == 126
     p = w.ctl("run", "cat", "/proc/self/cgroup")
     assert "dmm-run-" in p.stdout, p.stdout
+    said = w.ctl("run", "--cgroup", "/fast", "--", "true", host="server").stderr
+    assert "another network namespace" in said, said
 
 
 # --- stacks ---

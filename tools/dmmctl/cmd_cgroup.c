@@ -5,6 +5,7 @@
 #include <errno.h>
 
 #include "base/mountinfo.h"
+#include "steer/view.h"
 
 /* A full path, cut to what is below the cgroup root. */
 static const char *below_root(const struct ctl *ctl, const char *path)
@@ -79,6 +80,22 @@ int cmd_detach(struct ctl *ctl)
 	return CTL_OK;
 }
 
+/* The command stays in our network namespace; in another than the served one nothing is steered. */
+static void check_netns(const struct ctl *ctl)
+{
+	struct dmm_config config;
+	struct dmm_view *view;
+
+	if (dmm_view_open(ctl->bpffs, &view) < 0)
+		return; /* not root: nothing can be said */
+	if (dmm_view_config(view, &config) == 0 && own_netns() != config.netns_cookie)
+		note(ctl,
+		     "dmmctl: warning: dmmd serves another network namespace: %s runs in this one, "
+		     "where nothing is steered\nhint: dmmctl --netns NAME run ...",
+		     ctl->argv[0]);
+	dmm_view_close(view);
+}
+
 int cmd_run(struct ctl *ctl)
 {
 	struct json_object *result = NULL, *args;
@@ -95,6 +112,7 @@ int cmd_run(struct ctl *ctl)
 	if (ctl->verbose)
 		note(ctl, "dmm: %s runs in cgroup %s", ctl->argv[0], get_text(result, "cgroup"));
 	json_object_put(result);
+	check_netns(ctl);
 	ctl->argv[ctl->argc] = NULL;
 	execvp(ctl->argv[0], ctl->argv);
 	r = -errno;
