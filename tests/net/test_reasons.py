@@ -507,6 +507,17 @@ def a_rule_for_the_root_attaches_everything(w):
     assert not w.is_steered(w.port(cgroup="/kernel"))
 
 
+@test
+def a_policy_that_governs_nothing_says_so(w):
+    nowhere = """
+    - name: anywhere
+      match: {proto: tcp}
+      action: {stack: fast}"""
+    said = w.apply(w.policy(rules=nowhere)).stderr
+    assert "W153" in said and "governs nothing" in said, said
+    assert "W153" not in w.apply(w.policy()).stderr
+
+
 INNER_FIRST = """
     - name: inner
       match: {cgroup: /fast/inner, proto: tcp, direction: connect}

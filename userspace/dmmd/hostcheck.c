@@ -84,6 +84,24 @@ static void check_cgroups(struct dmmd *d, const struct dmm_policy *policy,
 	}
 }
 
+/* Rules without a cgroup govern the attached ones: where there are none they govern nothing. */
+static void check_attached(struct dmmd *d, const struct dmm_policy *policy,
+			   struct dmm_findings *found)
+{
+	const uint32_t kept = DMMD_BY_HAND | DMMD_BY_RUN;
+
+	for (size_t i = 0; i < policy->n_rules; i++)
+		if (policy->rules[i].cgroup)
+			return;
+	for (size_t i = 0; i < d->cgroups.n; i++)
+		if (d->cgroups.items[i].by & kept)
+			return;
+	WARN(found, NONE_ATTACHED,
+	     policy->n_rules ? policy->rules[0].place : policy->fallback.place,
+	     "dmmctl attach --cgroup PATH, or name cgroups in the rules ('/' is everything)",
+	     "no rule names a cgroup and none is attached: the policy governs nothing yet");
+}
+
 struct bypass {
 	struct dmm_findings *found;
 	struct dmm_place place;
@@ -134,6 +152,7 @@ int dmmd_hostcheck(struct dmmd *d, const struct dmm_policy *policy, struct dmm_f
 		check_plugin(d, &policy->stacks[i], found);
 	}
 	check_cgroups(d, policy, found);
+	check_attached(d, policy, found);
 	if (policy->n_stacks)
 		check_lo(found);
 	if (!n || !steers(policy))

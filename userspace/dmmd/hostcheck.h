@@ -23,7 +23,8 @@ struct dmmd_plan;
 	X(CGROUP_MISSING, 107, "a cgroup that does not exist yet")                                 \
 	X(BYPASSED, 150, "something of this host that steered traffic goes around")                \
 	X(NO_ROUTE, 151, "no route leaves by a stack's interface")                                 \
-	X(INTERFACE_DOWN, 152, "a stack's interface is down")
+	X(INTERFACE_DOWN, 152, "a stack's interface is down")                                      \
+	X(NONE_ATTACHED, 153, "a policy that names no cgroup while none is attached")
 
 enum dmmd_code {
 #define DMM_X(name, number, text) DMMD_CODE_##name = (number),
