@@ -214,11 +214,43 @@ static void the_policy_text_is_kept_as_it_was(void **ignored)
 
 	(void)ignored;
 	assert_int_equal(dmmd_state_load_policy(dir, &text, &len), -ENOENT);
-	assert_int_equal(dmmd_state_save_policy(dir, "a\0b", 3), 0);
+	assert_int_equal(dmmd_state_stage_policy(dir, 1, "a\0b", 3), 0);
+	assert_int_equal(dmmd_state_load_policy(dir, &text, &len), -ENOENT);
+	assert_int_equal(dmmd_state_keep_policy(dir, 1), 0);
 	assert_int_equal(dmmd_state_load_policy(dir, &text, &len), 0);
 	assert_int_equal(len, 3);
 	assert_memory_equal(text, "a\0b", 3);
 	free(text);
+}
+
+static void assert_policy(const char *expected)
+{
+	char *text;
+	size_t len;
+
+	assert_int_equal(dmmd_state_load_policy(dir, &text, &len), 0);
+	assert_string_equal(text, expected);
+	free(text);
+}
+
+static void the_live_generation_says_which_policy_counts(void **ignored)
+{
+	(void)ignored;
+	assert_int_equal(dmmd_state_settle_policy(dir, 0), 0); /* nothing there */
+	assert_int_equal(dmmd_state_stage_policy(dir, 7, "seven", 5), 0);
+	assert_int_equal(dmmd_state_keep_policy(dir, 7), 0);
+	assert_int_equal(dmmd_state_stage_policy(dir, 8, "eight", 5), 0);
+	assert_int_equal(dmmd_state_settle_policy(dir, 7), 0); /* killed before */
+	assert_policy("seven");
+	assert_int_equal(dmmd_state_settle_policy(dir, 8), 0); /* it was dropped */
+	assert_policy("seven");
+	assert_int_equal(dmmd_state_stage_policy(dir, 8, "again", 5), 0);
+	assert_int_equal(dmmd_state_settle_policy(dir, 8), 1); /* killed after */
+	assert_policy("again");
+	assert_int_equal(dmmd_state_stage_policy(dir, 9, "nine", 4), 0);
+	dmmd_state_drop_policy(dir, 9);
+	assert_int_equal(dmmd_state_settle_policy(dir, 9), 0);
+	assert_policy("again");
 }
 
 int main(void)
@@ -230,6 +262,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_bad_file_is_set_aside, make_dir, remove_dir),
 		cmocka_unit_test_setup_teardown(the_policy_text_is_kept_as_it_was, make_dir,
 						remove_dir),
+		cmocka_unit_test_setup_teardown(the_live_generation_says_which_policy_counts,
+						make_dir, remove_dir),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -100,13 +100,16 @@ int dmm_file_write_atomic(const char *path, const void *data, size_t len, mode_t
 	if ((size_t)snprintf(tmp, sizeof(tmp), "%s.tmp", path) >= sizeof(tmp))
 		return -ENAMETOOLONG;
 	r = write_synced(tmp, data, len, mode);
-	if (r == 0 && rename(tmp, path) < 0)
-		r = -errno;
-	if (r < 0) {
+	if (r == 0)
+		r = dmm_file_rename(tmp, path);
+	if (r < 0)
 		unlink(tmp);
-		return r;
-	}
-	return sync_folder_of(path);
+	return r;
+}
+
+int dmm_file_rename(const char *from, const char *to)
+{
+	return rename(from, to) < 0 ? -errno : sync_folder_of(to);
 }
 
 int dmm_file_put(const char *path, const char *text)

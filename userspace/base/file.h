@@ -12,6 +12,9 @@ int dmm_file_read(const char *path, size_t max, char **ret, size_t *ret_len);
 /* Writes PATH.tmp, syncs it, renames it over @path and syncs the folder. */
 int dmm_file_write_atomic(const char *path, const void *data, size_t len, mode_t mode);
 
+/* rename(2), and syncs the folder of @to. */
+int dmm_file_rename(const char *from, const char *to);
+
 /* Writes @text to an existing file in one write (sysctl, cgroup.procs). */
 int dmm_file_put(const char *path, const char *text);
 

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <net/if.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 
 #include "base/clock.h"
@@ -177,9 +178,18 @@ static int load(struct dmmd *d)
 	}
 	if (r < 0 && r != -ENOENT)
 		return dmm_err(r, "%s/state.json", d->options.state_dir);
+	if (dmm_view_meta(d->view, &meta) < 0)
+		return 0;
 	/* generations never go back, even where the state is lost */
-	if (dmm_view_meta(d->view, &meta) == 0)
-		d->state.generation = DMM_MAX(d->state.generation, meta.generation);
+	d->state.generation = DMM_MAX(d->state.generation, meta.generation);
+	r = dmmd_state_settle_policy(d->options.state_dir, meta.generation);
+	if (r < 0)
+		return dmm_err(r, "policies in %s", d->options.state_dir);
+	if (r > 0) { /* killed in an apply, after it had gone live */
+		free(d->state.policy_file);
+		d->state.policy_file = strdup(meta.source);
+		d->state.applied_at = meta.applied_at;
+	}
 	return 0;
 }
 

@@ -252,11 +252,23 @@ static void roll_back(struct dmmd_job *job)
 	job_over(job);
 }
 
-static int install(struct dmmd_job *job)
+static int install(struct dmmd_job *job, char *reterr_reason, size_t size)
 {
-	int r = dmmd_cgroups_prepare(job->d, job->policy, &job->classes, job->generation);
+	const char *dir = job->d->options.state_dir;
+	int r = dmmd_state_stage_policy(dir, job->generation, job->text, job->len);
 
-	return r < 0 ? r : dmm_steer_install(job->d->steer, &job->tables);
+	if (r < 0) {
+		snprintf(reterr_reason, size, "storing it in %s: %s", dir, strerror(-r));
+		return r;
+	}
+	r = dmmd_cgroups_prepare(job->d, job->policy, &job->classes, job->generation);
+	if (r == 0)
+		r = dmm_steer_install(job->d->steer, &job->tables);
+	if (r < 0) {
+		snprintf(reterr_reason, size, "%s", dmm_steer_reason());
+		dmmd_state_drop_policy(dir, job->generation);
+	}
+	return r;
 }
 
 /* The generation is live: from here on nothing fails any more. */
@@ -275,7 +287,7 @@ static void remember(struct dmmd_job *job)
 	memcpy(d->live.name, job->policy->name, sizeof(d->live.name));
 	d->live.rules = job->policy->n_rules;
 	d->live.stacks = job->policy->n_stacks;
-	r = dmmd_state_save_policy(d->options.state_dir, job->text, job->len);
+	r = dmmd_state_keep_policy(d->options.state_dir, job->generation);
 	if (r < 0)
 		dmm_err(r, "%s/policy.yaml", d->options.state_dir);
 	dmmd_save(d);
@@ -323,7 +335,8 @@ static void begin_next(struct dmmd *d);
 static void finish(struct dmmd_job *job)
 {
 	struct dmmd *d = job->d;
-	int r = job->err ? job->err : install(job);
+	char reason[512];
+	int r = job->err ? job->err : install(job, reason, sizeof(reason));
 
 	if (r == 0) {
 		commit(job);
@@ -332,9 +345,6 @@ static void finish(struct dmmd_job *job)
 		fail(job, r, EXIT_FAILED, "the instance's log has more",
 		     "%s: a stack did not start; the policy before stays", job->file);
 	} else {
-		char reason[512];
-
-		snprintf(reason, sizeof(reason), "%s", dmm_steer_reason());
 		roll_back(job);
 		fail_reason(job, r, reason);
 	}

@@ -2,8 +2,10 @@
 /* State <-> JSON. Reading trusts nothing: one wrong field and the whole file is refused. */
 #include "dmmd/state.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <limits.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "base/util.h"
@@ -12,6 +14,7 @@
 
 #define STATE_FORMAT 1
 #define STATE_MAX    (256u << 20)
+#define STAGED	     "policy.yaml."
 
 void dmmd_state_init(struct dmmd_state *state)
 {
@@ -345,10 +348,56 @@ int dmmd_state_load_policy(const char *dir, char **ret, size_t *ret_len)
 	return r < 0 ? r : dmm_file_read(path, 64u << 20, ret, ret_len);
 }
 
-int dmmd_state_save_policy(const char *dir, const char *text, size_t len)
+/* --- a policy on its way --- */
+
+static int staged_path(const char *dir, uint32_t generation, char ret[static PATH_MAX])
+{
+	char name[32];
+
+	snprintf(name, sizeof(name), STAGED "%u", generation);
+	return path_of(dir, name, ret);
+}
+
+int dmmd_state_stage_policy(const char *dir, uint32_t generation, const char *text, size_t len)
 {
 	char path[PATH_MAX];
-	int r = path_of(dir, "policy.yaml", path);
+	int r = staged_path(dir, generation, path);
 
 	return r < 0 ? r : dmm_file_write_atomic(path, text, len, 0600);
+}
+
+int dmmd_state_keep_policy(const char *dir, uint32_t generation)
+{
+	char from[PATH_MAX], to[PATH_MAX];
+	int r = staged_path(dir, generation, from);
+
+	if (r == 0)
+		r = path_of(dir, "policy.yaml", to);
+	return r < 0 ? r : dmm_file_rename(from, to);
+}
+
+void dmmd_state_drop_policy(const char *dir, uint32_t generation)
+{
+	char path[PATH_MAX];
+
+	if (staged_path(dir, generation, path) == 0)
+		unlink(path);
+}
+
+int dmmd_state_settle_policy(const char *dir, uint32_t live)
+{
+	int r = dmmd_state_keep_policy(dir, live);
+	struct dirent *entry;
+	DIR *folder;
+
+	if (r < 0 && r != -ENOENT)
+		return r;
+	folder = opendir(dir);
+	if (!folder)
+		return -errno;
+	while ((entry = readdir(folder)))
+		if (strncmp(entry->d_name, STAGED, strlen(STAGED)) == 0)
+			unlinkat(dirfd(folder), entry->d_name, 0);
+	closedir(folder);
+	return r == 0;
 }

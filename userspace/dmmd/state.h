@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What outlives dmmd, in two files of the state directory: state.json, rewritten whole and
- * atomically, and policy.yaml, the last policy that was applied. */
+ * atomically, and policy.yaml, the last policy that was applied.
+ *
+ * A policy is stored before it goes live, as policy.yaml.GENERATION, and takes the place of the one
+ * before when it has. Where dmmd is killed in between, the live generation says which of them counts. */
 #pragma once
 
 #include <stddef.h>
@@ -46,4 +49,10 @@ int dmmd_state_save(const char *dir, const struct dmmd_state *state);
 int dmmd_state_set_aside(const char *dir);
 
 int dmmd_state_load_policy(const char *dir, char **ret, size_t *ret_len);
-int dmmd_state_save_policy(const char *dir, const char *text, size_t len);
+int dmmd_state_stage_policy(const char *dir, uint32_t generation, const char *text, size_t len);
+/* It went live: it is the policy now. */
+int dmmd_state_keep_policy(const char *dir, uint32_t generation);
+/* It did not. */
+void dmmd_state_drop_policy(const char *dir, uint32_t generation);
+/* At start: keeps a staged policy that is live, drops the others. 1: it kept one. */
+int dmmd_state_settle_policy(const char *dir, uint32_t live);
