@@ -6,6 +6,8 @@ import os
 from dmmtest import ROOT, sh
 
 SOURCE = """
+#define _GNU_SOURCE
+%(headers)s
 #include <stdlib.h>
 #include <dmm/stack.h>
 static int cr(const struct dmm_stack_params *p, const struct dmm_host *h, struct dmm_stack **r)
@@ -30,10 +32,12 @@ const struct dmm_stack_ops %(symbol)s = {
 """
 
 
-def build(path, **differs):
-    """Makes the plug-in @path (.so); @differs: create (a body), symbol, abi, peek."""
+def build(path, headers=(), **differs):
+    """Makes the plug-in @path (.so); @differs: create (a body, with these @headers), symbol, abi,
+    peek."""
     parts = {"create": "*r = NULL; return 0;", "symbol": "dmm_stack_plugin",
-             "abi": "DMM_STACK_ABI", "peek": "pe", **differs}
+             "abi": "DMM_STACK_ABI", "peek": "pe", **differs,
+             "headers": "\n".join(f"#include <{h}>" for h in headers)}
     source = path + ".c"
     with open(source, "w") as f:
         f.write(SOURCE % parts)

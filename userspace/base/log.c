@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The log: stderr, with journald's <N> priority prefix when it reads us. */
+/* The log: stderr, with journald's <N> priority prefix when it reads us.
+ * #syscalls write */
 #include "base/log.h"
 
 #include <errno.h>

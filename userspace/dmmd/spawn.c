@@ -24,10 +24,13 @@
 #define RELAY_BACKLOG 4096
 /* Of an accepted relay socket, each way; the kernel doubles it for its own overhead. With the stack's
  * buffers a flow stays below 1 MiB. */
-#define RELAY_BUFFER	   (128 * 1024)
-#define FLOW_MEMORY	   (128 * 1024)
-#define FRAMES_FEW_QUEUES  4096
-#define FRAMES_MANY_QUEUES 2048
+#define RELAY_BUFFER (128 * 1024)
+#define FLOW_MEMORY  (128 * 1024)
+/* All flows together, and what a plug-in has besides: beyond it allocations fail, and flows with them.
+ * Frames do not count. */
+#define INSTANCE_MEMORY_MIB 1024
+#define FRAMES_FEW_QUEUES   4096
+#define FRAMES_MANY_QUEUES  2048
 
 /* All that is on its way to the instance. */
 struct parcel {
@@ -271,6 +274,7 @@ static int fill_handover(struct dmmd_inst *inst, struct parcel *parcel, char *te
 	h->uid = o->uid;
 	h->gid = o->gid;
 	h->flow_memory = FLOW_MEMORY;
+	h->memory_mib = INSTANCE_MEMORY_MIB;
 	snprintf(h->name, sizeof(h->name), "%s#0", inst->spec.name);
 	memcpy(h->ifname, inst->spec.interface, sizeof(h->ifname));
 	return 0;

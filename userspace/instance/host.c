@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <bpf/libbpf.h>
 
@@ -147,13 +148,43 @@ void host_ring_down(struct host *host)
 	host->ring = NULL;
 }
 
+/* --- plug-in --- */
+
+int host_plugin_up(struct host *host)
+{
+	char text[512];
+	int r;
+
+	/* should it crash, this is what dmmd finds */
+	snprintf(text, sizeof(text), "loading plug-in %s", host->given.params.plugin);
+	host_set_last_words(host, text);
+	r = plugin_load(host->given.params.plugin, &host->plugin, text, sizeof(text));
+	if (r < 0)
+		return host_fail(host, r, "%s", text);
+	host_set_last_words(host, "");
+	return 0;
+}
+
+void host_plugin_down(struct host *host)
+{
+	plugin_unload(&host->plugin);
+}
+
 /* --- privileges --- */
 
 int host_privileges_up(struct host *host)
 {
-	int r = privs_drop(host->given.params.uid, host->given.params.gid);
+	const struct dmm_handover *h = &host->given.params;
+	int r = geteuid() == 0 ? sandbox_empty_root() : -EPERM;
 
-	return r < 0 ? host_fail(host, r, "dropping privileges: %s", strerror(-r)) : 0;
+	host->empty_root = r == 0;
+	if (r < 0)
+		dmm_warning("%s keeps its root folder: %s", h->name, strerror(-r));
+	r = privs_drop(h->uid, h->gid);
+	if (r < 0)
+		return host_fail(host, r, "dropping privileges: %s", strerror(-r));
+	r = sandbox_limit_memory((uint64_t)h->memory_mib << 20);
+	return r < 0 ? host_fail(host, r, "limiting memory: %s", strerror(-r)) : 0;
 }
 
 /* --- packet I/O --- */
@@ -215,39 +246,41 @@ void host_pktio_down(struct host *host)
 	host->link.io->ops->close(host->link.io);
 }
 
-/* --- plug-in --- */
+/* --- sandbox --- */
 
-int host_plugin_up(struct host *host)
+int host_sandbox_up(struct host *host)
+{
+	struct dmm_inst_shared *shared = host->shared;
+	int r = sandbox_enter(shared->last_words, sizeof(shared->last_words), &host->sandbox);
+
+	return r < 0 ? host_fail(host, r, "sandbox: %s", strerror(-r)) : 0;
+}
+
+/* --- stack --- */
+
+int host_stack_up(struct host *host)
 {
 	struct dmm_stack_params params;
 	char text[512];
 	int r;
 
-	r = plugin_load(host->given.params.plugin, &host->plugin, text, sizeof(text));
-	if (r < 0)
-		return host_fail(host, r, "%s", text);
 	host->now = dmm_now_ns();
 	host_fill_callbacks(host);
 	host_fill_params(host, &params);
-	/* should it crash, this is what dmmd finds */
 	snprintf(text, sizeof(text), "in create of plug-in '%s'", host->plugin.ops->name);
 	host_set_last_words(host, text);
 	r = host->plugin.ops->create(&params, &host->callbacks, &host->stack);
-	if (r < 0) {
-		host_fail(host, r, "plug-in '%s' refused to start: %s", host->plugin.ops->name,
-			  strerror(-r));
-		plugin_unload(&host->plugin);
-		return r;
-	}
+	if (r < 0)
+		return host_fail(host, r, "plug-in '%s' refused to start: %s",
+				 host->plugin.ops->name, strerror(-r));
 	host_set_last_words(host, "");
 	return 0;
 }
 
-void host_plugin_down(struct host *host)
+void host_stack_down(struct host *host)
 {
 	host->plugin.ops->destroy(host->stack);
 	host->stack = NULL;
-	plugin_unload(&host->plugin);
 }
 
 /* --- relay --- */
@@ -290,8 +323,11 @@ int host_ready_up(struct host *host)
 	if (r < 0)
 		return host_fail(host, r, "telling dmmd: %s", strerror(-r));
 	host->link.io->ops->caps(host->link.io, &caps);
-	dmm_info("%s: plug-in %s %s on %s, %u queues, %s, %s", host->given.params.name,
-		 host->plugin.ops->name, host->plugin.ops->version, host->given.params.ifname,
-		 caps.queues, caps.mode, caps.copy);
+	dmm_info(
+		"%s: plug-in %s %s on %s, %u queues, %s, %s; sandbox: %u system calls, Landlock %d, %s",
+		host->given.params.name, host->plugin.ops->name, host->plugin.ops->version,
+		host->given.params.ifname, caps.queues, caps.mode, caps.copy,
+		host->sandbox.syscalls, host->sandbox.landlock,
+		host->empty_root ? "empty root" : "no root of its own");
 	return 0;
 }

@@ -9,6 +9,7 @@
 #include "instance/master.h"
 #include "instance/plugin.h"
 #include "instance/relay.h"
+#include "instance/sandbox.h"
 #include "instance/takeover.h"
 
 struct ring_buffer; /* libbpf's */
@@ -24,6 +25,8 @@ struct host {
 	struct nexthops nexthops;
 	struct link link;
 	struct plugin plugin;
+	bool empty_root;
+	struct sandbox sandbox;
 	struct dmm_host callbacks;
 	struct dmm_stack *stack;
 	struct relay *relay;
@@ -49,11 +52,14 @@ int host_network_up(struct host *host);
 void host_network_down(struct host *host);
 int host_ring_up(struct host *host);
 void host_ring_down(struct host *host);
+int host_plugin_up(struct host *host);
+void host_plugin_down(struct host *host);
 int host_privileges_up(struct host *host);
 int host_pktio_up(struct host *host);
 void host_pktio_down(struct host *host);
-int host_plugin_up(struct host *host);
-void host_plugin_down(struct host *host);
+int host_sandbox_up(struct host *host);
+int host_stack_up(struct host *host);
+void host_stack_down(struct host *host);
 int host_relay_up(struct host *host);
 void host_relay_down(struct host *host);
 int host_ready_up(struct host *host);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The glue between the parts of an instance: struct dmm_host for the plug-in, and the callbacks of
- * link, next hops, netlink and relay. */
+ * link, next hops, netlink and relay.
+ * #syscalls getrandom sendto */
 #include "instance/host.h"
 
 #include <errno.h>

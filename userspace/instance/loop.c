@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The instance's event loop: one thread, one epoll set. A turn is: what epoll says, one batch of
- * frames, what that means to flows, what is due in the plug-in, and everything out at once. */
+ * frames, what that means to flows, what is due in the plug-in, and everything out at once.
+ * #syscalls epoll_pwait2 sched_yield */
 #define _GNU_SOURCE /* epoll_pwait2() */
 #include "instance/host.h"
 

@@ -20,9 +20,11 @@ static const struct stage stages[] = {
 	{ "shared", host_shared_up, host_shared_down },	      /* takes last words from here on */
 	{ "network", host_network_up, host_network_down },    /* sockets bound to the interface */
 	{ "ring", host_ring_up, host_ring_down },	      /* bpf(): refused later */
-	{ "privileges", host_privileges_up, NULL }, /* below here: foreign bytes and code */
+	{ "plug-in", host_plugin_up, host_plugin_down },      /* the last file that is read */
+	{ "privileges", host_privileges_up, NULL },
 	{ "pktio", host_pktio_up, host_pktio_down },
-	{ "plug-in", host_plugin_up, host_plugin_down },
+	{ "sandbox", host_sandbox_up, NULL }, /* below here: foreign bytes */
+	{ "stack", host_stack_up, host_stack_down },
 	{ "relay", host_relay_up, host_relay_down },
 	{ "ready", host_ready_up, NULL }, /* last: dmmd steers from now on */
 };

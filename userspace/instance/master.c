@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The line to dmmd. */
+/* The line to dmmd.
+ * #syscalls accept4 close epoll_ctl getsockopt recvfrom sendmsg */
 #define _GNU_SOURCE /* struct ucred, accept4() */
 #include "instance/master.h"
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The kernel's addresses, routes and neighbours, by libmnl. */
+/* The kernel's addresses, routes and neighbours, by libmnl.
+ * #syscalls sendto recvmsg recvfrom */
 #include "instance/mirror.h"
 
 #include <errno.h>

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Next hops: the cache on the packet path, and what waits for the kernel to resolve. */
+/* Next hops: the cache on the packet path, and what waits for the kernel to resolve.
+ * #syscalls sendto close */
 #include "instance/nexthop.h"
 
 #include <errno.h>

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The relay: its flows, their wire ports, and who is to act upon what happened. */
+/* The relay: its flows, their wire ports, and who is to act upon what happened.
+ * #syscalls close epoll_ctl fcntl getsockname setsockopt */
 #include "instance/relay_internal.h"
 
 #include <arpa/inet.h>

@@ -4,7 +4,8 @@
  * Nothing is buffered here. What the stack does not take stays in the application's socket (it is
  * peeked, and consumed only once taken); what the application's socket does not take stays in the
  * stack, whose receive window closes. Edge-triggered: can_read and can_write remember what epoll
- * said, so that a direction that is stopped by the other side costs nothing. */
+ * said, so that a direction that is stopped by the other side costs nothing.
+ * #syscalls recvfrom sendmsg shutdown setsockopt getsockopt epoll_ctl close */
 #include "instance/relay_internal.h"
 
 #include <errno.h>

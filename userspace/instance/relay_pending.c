@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From an application's held SYN to its accepted connection, or to the truth about why not. */
+/* From an application's held SYN to its accepted connection, or to the truth about why not.
+ * #syscalls accept4 close epoll_ctl */
 #define _GNU_SOURCE /* accept4() */
 #include "instance/relay_internal.h"
 

@@ -7,7 +7,8 @@
  *   receiving  IDLE (in its queue's stack) -> KERNEL (fill ring, wire, rx ring) -> OUT -> IDLE
  *   sending    IDLE (in the one send stack) -> OUT -> KERNEL (tx, completion ring) -> IDLE
  *
- * Sending frames may leave by any queue: the UMEM is shared by all. */
+ * Sending frames may leave by any queue: the UMEM is shared by all.
+ * #syscalls close getsockopt munmap recvfrom sendto */
 #include "pktio/xsk.h"
 
 #include <errno.h>

@@ -10,7 +10,7 @@
 
 #include <dmm/abi/types.h>
 
-#define DMM_HANDOVER_VERSION 2
+#define DMM_HANDOVER_VERSION 3
 
 enum dmm_msg_kind {
 	DMM_MSG_HANDOVER, /* dmmd -> instance: struct dmm_handover + fds */
@@ -57,8 +57,8 @@ struct dmm_handover {
 	__u32 frame_size, n_frames;
 	__u64 umem_size;
 	__u32 flow_memory; /* bytes of buffering per flow and direction */
-	__u32 pad;
-	char plugin[256]; /* path of the shared object */
+	__u32 memory_mib;  /* private memory it may have, 0: no limit */
+	char plugin[256];  /* path of the shared object */
 	char name[DMM_INST_NAME_LEN];
 	char ifname[16];
 };

@@ -1,0 +1,74 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""A plug-in that attacks the machine from inside a real instance: refused, told, and no harm to the
+stack beside it."""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
+import plugins
+from dmmtest import OUT, World, main, sh, test
+
+# what create() does, and the number of the system call that is told
+ATTACKS = {
+    "files": ('open("/etc/shadow", O_RDONLY);', "SYS_openat"),
+    "socket": ("socket(AF_INET, SOCK_STREAM, 0);", "SYS_socket"),
+    "bpf": ("syscall(SYS_bpf, 0, 0, 0);", "SYS_bpf"),
+    "ptrace": ("syscall(SYS_ptrace, PTRACE_ATTACH, 1, 0, 0);", "SYS_ptrace"),
+    "execve": ('execl("/bin/sh", "sh", (char *)0);', "SYS_execve"),
+    "fork": ("fork();", "SYS_clone"),
+    "code": ("mmap(0, 4096, PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);",
+             "SYS_mmap"),
+}
+HEADERS = "fcntl.h stdio.h sys/mman.h sys/ptrace.h sys/socket.h sys/syscall.h unistd.h".split()
+
+
+class SandboxWorld(World):
+    def __init__(self):
+        super().__init__()
+        self.second_link()
+        os.makedirs(f"{self.dir}/stacks")
+        sh("cp", f"{OUT}/stacks/lwip.so", f"{self.dir}/stacks/lwip.so")
+        self.dmmd("--stacks-dir", f"{self.dir}/stacks")
+        self.apply(self.policy())
+
+    def with_second(self, plugin):
+        second = f"}}, {{name: second, plugin: {plugin}, interface: c1, localPorts: 12000-12999"
+        return self.policy(stack=second).replace("[{name: c0}]", "[{name: c0}, {name: c1}]")
+
+    def number(self, name):
+        out = sh("gcc", "-E", "-P", "-", input=f"#include <sys/syscall.h>\n{name}\n").stdout
+        return out.split()[-1]
+
+
+@test
+def attacks_from_inside_are_refused(w):
+    pid = w.ready()
+    for name, (attack, call) in ATTACKS.items():
+        plugins.build(f"{w.dir}/stacks/{name}.so", create=f"{attack} *r = NULL; return 0;",
+                      headers=HEADERS)
+        r = w.apply(w.with_second(name), check=False)
+        assert r.returncode == 1, f"{name}: exit {r.returncode}\n{r.stdout}{r.stderr}"
+        for word in ("'second'", "SIGSYS", f"system call {w.number(call)} is not allowed here"):
+            assert word in r.stderr, f"{name}: no {word!r} in:\n{r.stderr}"
+    assert w.ready() == pid, "the stack beside it was harmed"
+
+
+@test
+def a_serving_instance_is_in_the_sandbox(w):
+    pid = w.ready()
+    with open(f"/proc/{pid}/status") as f:
+        status = dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
+    assert status["Seccomp"] == "2", status["Seccomp"]
+    assert os.listdir(f"/proc/{pid}/root/") == [], "its root folder is not empty"
+    for ns in ("mnt", "ipc"):
+        assert os.readlink(f"/proc/{pid}/ns/{ns}") != os.readlink(f"/proc/self/ns/{ns}"), ns
+    with open(f"/proc/{pid}/limits") as f:
+        limits = {line[:26].strip(): line[26:].split()[0] for line in f}
+    assert limits["Max data size"] == str(1024 << 20), limits
+    assert limits["Max core file size"] == "0", limits
+    assert "32 system calls" in w.log() and "empty root" in w.log(), w.log()
+
+
+main(SandboxWorld)
