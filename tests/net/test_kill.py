@@ -5,15 +5,23 @@ application sees a reset (or a refusal, where it was still connecting), the next
 the rule's onUnavailable, and the instance comes back."""
 
 import errno
+import json
 import os
+import random
+import select
 import signal
 import socket
+import subprocess
 import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from dmmtest import World, main, test, wait_for
+from dmmtest import LONG, OUT, World, main, sh, test, wait_for
 
+KILLS = 200 if LONG else 20
+SEED = int(os.environ.get("SEED", 0)) or 1
+SWAP_LOAD = os.path.join(OUT, "tests/net/swap_load")
+LOAD_PORTS = (8207, 8208)
 ECHO, FLOOD, SLOW_SINK, HALF, TRICKLE, SILENT = range(8201, 8207)
 HOLE = f"""table inet hole {{
     chain in {{
@@ -134,7 +142,6 @@ def syn_held(addr, stage):
     here(stage)
     s.setblocking(True)
     s.settimeout(25)
-    import select
     p = select.poll()
     p.register(s, select.POLLOUT)
     if not p.poll(25000):
@@ -214,7 +221,6 @@ def after_peer_fin(addr, stage):
 
 
 def waiting_in_poll(addr, stage):
-    import select
     s = connected(addr, ECHO)
     p = select.poll()
     p.register(s, select.POLLIN)
@@ -309,6 +315,122 @@ def next_connection_follows_onUnavailable(w):
         os.kill(w.daemon.pid, signal.SIGCONT)
     w.wait_for_another(pid)
     w.apply(w.policy())
+
+
+# --- again and again ---
+
+KINDS = {"downloading": FLOOD, "trickling": TRICKLE, "uploading": SLOW_SINK, "idle": ECHO,
+         "half-closed": TRICKLE, "peer-closed": HALF, "connecting": SILENT}
+
+
+def begin(kind, addr):
+    s = socket.socket(socket.AF_INET6 if ":" in addr else socket.AF_INET)
+    if kind == "connecting":
+        s.setblocking(False)
+        s.connect_ex((addr, SILENT))
+        return s
+    s.settimeout(25)
+    s.connect((addr, KINDS[kind]))
+    if kind == "half-closed":
+        s.shutdown(socket.SHUT_WR)
+    if kind == "peer-closed":
+        while s.recv(100):
+            pass
+    s.setblocking(False)
+    return s
+
+
+def step(kind, s):
+    """Goes on with it; its end: an errno's name, "eof", or None: not yet."""
+    try:
+        if kind == "connecting":
+            err = s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            return errno.errorcode[err] if err else None
+        if kind in ("uploading", "peer-closed"):
+            s.send(bytes(1 << 14))
+        elif not s.recv(1 << 16):
+            return "eof"
+    except BlockingIOError:
+        pass
+    except OSError as e:
+        return errno.errorcode[e.errno]
+    return None
+
+
+def many_kinds(addrs, seed, stage):
+    """One flow of each kind to each address, all going on; {kind: [how it ended]}."""
+    rng = random.Random(seed)
+    left = [(kind, begin(kind, addr)) for kind in KINDS for addr in addrs]
+    ends = {kind: [] for kind in KINDS}
+    rng.shuffle(left)
+    here(stage)
+    end = time.monotonic() + 25
+    while left and time.monotonic() < end:
+        for flow in rng.sample(left, len(left)):
+            how = step(*flow)
+            if how:
+                ends[flow[0]].append(how)
+                left.remove(flow)
+        time.sleep(0.001)
+    for kind, _ in left:
+        ends[kind].append("nothing")
+    return ends
+
+
+def fds_of(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def peers_left(w):
+    """Connections that the server still believes in, of those where it goes on sending."""
+    ports = f"( sport = :{FLOOD} or sport = :{TRICKLE} )"
+    return w.run("ss", "-Htn", "state", "established", ports, host="server").stdout
+
+
+def tuples_left(w):
+    return json.loads(sh("bpftool", "-j", "map", "dump", "pinned",
+                         f"{w.bpffs}/maps/dmm_tuples").stdout)
+
+
+@test
+def killed_again_and_again_it_leaves_nothing(w):
+    rng = random.Random(SEED)
+    stop, progress = f"{w.dir}/stop", f"{w.dir}/connects"
+    server = w.spawn(SWAP_LOAD, "serve", *LOAD_PORTS, host="server", stdout=subprocess.PIPE)
+    assert server.stdout.readline() == b"ready\n"
+    load = w.spawn(SWAP_LOAD, "load", f"{w.bpffs}/maps/dmm_sock", w.server4, *LOAD_PORTS,
+                   *w.ports.split("-"), 0, progress, stop, cgroup="/fast", stdout=subprocess.PIPE)
+    fds = fds_of(w.daemon.pid)
+    ends = {}
+    for i in range(KILLS):
+        pid = w.instance_pid()
+        if os.path.exists(w.stage()):
+            os.unlink(w.stage())
+        child = w.start(many_kinds, (w.server4, w.server6), rng.random(), w.stage(),
+                        cgroup="/fast")
+        wait_for("all flows go on", lambda: os.path.exists(w.stage()))
+        time.sleep(rng.random() * 0.05)
+        os.kill(pid, signal.SIGKILL)
+        for kind, hows in child.result(40).items():
+            for how in hows:
+                ends.setdefault(kind, {}).setdefault(how, 0)
+                ends[kind][how] += 1
+        wait_for("the peers know", lambda: not peers_left(w))
+        w.wait_for_another(pid)
+    open(stop, "w").close()
+    connects = json.loads(load.communicate(timeout=60)[0])
+    print(f"# {KILLS} kills, SEED={SEED}: {ends}")
+    print(f"# meanwhile: {connects}")
+    for kind, hows in ends.items():
+        want = {"ECONNREFUSED", "ECONNRESET"} if kind == "connecting" else {"ECONNRESET", "EPIPE"}
+        assert set(hows) <= want, f"{kind}: {hows}"
+    assert not connects["misrouted"] and not connects["undecided"], connects
+    assert min(sum(connects["stack"]), sum(connects["kernel"])) > 0, "nothing was turned away"
+    wait_for("no tuple is left", lambda: not tuples_left(w))
+    wait_for("no flow is left open", lambda: not [
+        f for f in w.flows() if f["stack"] == "fast" and f["closed_ms"] is None])
+    assert fds_of(w.daemon.pid) == fds, f"dmmd had {fds} descriptors, has {fds_of(w.daemon.pid)}"
+    wait_for("the instance is idle", lambda: w.instance()["flows"] == 0)
 
 
 @test
