@@ -20,7 +20,8 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
 import plugins
-from dmmtest import LONG, OUT, World, connected, libc, local_port, main, sh, test, wait_for
+from dmmtest import (LONG, OUT, ROOT, World, connected, libc, local_port, main, sh, test,
+                     wait_for)
 
 ECHO = 8601
 NOBODY = 65534
@@ -333,6 +334,25 @@ def instance_has_no_privileges(w):
         pwd.getpwnam("dmm")
     except KeyError:
         assert "there is no user dmm" in w.log() and "useradd --system dmm" in w.log()
+
+
+@test
+def dmmd_keeps_only_the_capabilities_it_lists(w):
+    """And so all tests of this folder show that they are enough."""
+    with open(os.path.join(ROOT, "userspace/dmmd/caps.c")) as f:
+        listed = re.findall(r"\bCAP\((CAP_\w+), ", f.read())
+    out = sh("gcc", "-E", "-P", "-", input="#include <linux/capability.h>\n" + "\n".join(listed))
+    want = sum(1 << int(n) for n in out.stdout.split()[-len(listed):])
+    with open("/proc/self/status") as f:
+        mine = int(re.search(r"CapPrm:\s+(\w+)", f.read())[1], 16)
+    with open(f"/proc/{w.daemon.pid}/status") as f:
+        status = dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
+    for name in ("CapPrm", "CapEff", "CapBnd"):
+        assert int(status[name], 16) == want & mine, f"{name} {status[name]}, want {want & mine:x}"
+    assert len(listed) == 13 and int(status["CapInh"], 16) == 0
+    with open(os.path.join(ROOT, "userspace/dmmd/dmmd.service.in")) as f:
+        in_unit = " ".join(re.findall(r"^CapabilityBoundingSet=(.*)", f.read(), re.M)).split()
+    assert sorted(in_unit) == sorted(listed), "the unit file has another list"
 
 
 def take_raw_sockets(pid):

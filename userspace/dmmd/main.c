@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/util.h"
+#include "dmmd/caps.h"
 #include "dmmd/control.h"
 #include "dmmd/dmmd.h"
 #include "dmmd/service.h"
@@ -46,6 +47,7 @@ static const struct stage {
 } stages[] = {
 	{ "log", log_init, NULL },			   /* the others report through it */
 	{ "privilege", privilege_init, NULL },		   /* better told by name than by EACCES */
+	{ "capabilities", dmmd_caps_init, NULL },	   /* the least that all the rest needs */
 	{ "netns", dmmd_netns_enter, NULL },		   /* all that follows happens there */
 	{ "options", options_init, options_exit },	   /* defaults that the machine knows */
 	{ "directories", dmmd_dirs_init, dmmd_dirs_exit }, /* one dmmd per set of them */

@@ -48,8 +48,7 @@ int sandbox_empty_root(void)
 	/* any folder will do to mount upon; nobody else sees it */
 	static const char folder[] = "/dev";
 
-	if (unshare(CLONE_NEWNS | CLONE_NEWIPC) < 0 ||
-	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
 	    mount("none", folder, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
 		  "size=4k,mode=0555") < 0)
 		return -errno;
