@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The flow door, frame by frame: verdict, reason and counters of the real program by test runs, each
- * frame also cut at every length, and a million mutated ones (LONG=1: fifty) compared with a reference
+ * frame also cut at every length, and a million mutated ones (LONG=1: a hundred) compared with a reference
  * parser.
  *   SEED=n  TRIALS=n */
 #define _GNU_SOURCE
@@ -715,7 +715,7 @@ static void mutate(struct pkt *p)
 
 static void mutated_frames_match_the_reference(void **state)
 {
-	uint64_t trials = number_of("TRIALS", number_of("LONG", 0) ? 50000000 : 1000000), done;
+	uint64_t trials = number_of("TRIALS", number_of("LONG", 0) ? 100000000 : 1000000), done;
 	uint64_t seed = number_of("SEED", 1);
 	static struct pkt batch[1000];
 	uint64_t start = dmm_now_ns();

@@ -11,12 +11,12 @@
 #include "policy/compile.h"
 #include "randpolicy.h"
 
-#define POLICIES 1000 /* times LOOKUPS is at least 100 000 */
-#define LOOKUPS	 300
+#define POLICIES 1000 /* times LOOKUPS is a million, with LONG=1 a hundred */
+#define LOOKUPS	 1000
 
 static unsigned int rounds(void)
 {
-	return getenv("LONG") && *getenv("LONG") ? 50 * POLICIES : POLICIES;
+	return getenv("LONG") && *getenv("LONG") ? 100 * POLICIES : POLICIES;
 }
 
 static void compare(struct rnd *rnd, const struct dmm_policy *policy,
