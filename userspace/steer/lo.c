@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The filter that holds relay SYNs, on the way out of `lo`. It is a classic clsact filter, since links
- * for tc exist only from kernel 6.6 on: nothing owns it, so it is looked after by repair. */
+ * for tc exist only from kernel 6.6 on: nothing owns it, so it is looked after by repair. Whose it is
+ * is told by the maps that its program uses: that holds whenever a dmmd was killed, too. */
 #include <errno.h>
 #include <net/if.h>
 
@@ -13,6 +14,7 @@
 
 #define FILTER_HANDLE	0x646d6d /* "dmm" */
 #define FILTER_PRIORITY 1
+#define MAX_MAPS	64u /* that one program uses */
 
 static int lo_hook(enum bpf_tc_attach_point point, struct bpf_tc_hook *ret)
 {
@@ -41,7 +43,32 @@ static int query(const struct bpf_tc_hook *hook, uint32_t *ret_id)
 	return 0;
 }
 
-int dmm_lo_attach(struct dmm_steer *steer, uint32_t old_id)
+static uint32_t map_id_of(int fd)
+{
+	struct bpf_map_info info = {};
+	__u32 len = sizeof(info);
+
+	return bpf_obj_get_info_by_fd(fd, &info, &len) < 0 ? 0 : info.id;
+}
+
+/* A dmm_lo of these pins, of whichever dmmd? */
+static bool uses_map(uint32_t prog_id, int map_fd)
+{
+	dmm_autoclose int fd = bpf_prog_get_fd_by_id(prog_id);
+	__u32 ids[MAX_MAPS], wanted = map_id_of(map_fd), i;
+	struct bpf_prog_info info = { .nr_map_ids = MAX_MAPS,
+				      .map_ids = (__u64)(unsigned long)ids };
+	__u32 len = sizeof(info);
+
+	if (fd < 0 || !wanted || bpf_obj_get_info_by_fd(fd, &info, &len) < 0)
+		return false;
+	for (i = 0; i < DMM_MIN(info.nr_map_ids, MAX_MAPS); i++)
+		if (ids[i] == wanted)
+			return true;
+	return false;
+}
+
+int dmm_lo_attach(struct dmm_steer *steer)
 {
 	DECLARE_LIBBPF_OPTS(bpf_tc_opts, opts, .handle = FILTER_HANDLE, .priority = FILTER_PRIORITY,
 			    .prog_fd = steer->lo_prog.fd, .flags = BPF_TC_F_REPLACE);
@@ -55,7 +82,7 @@ int dmm_lo_attach(struct dmm_steer *steer, uint32_t old_id)
 		return r;
 	if (id == steer->lo_prog.id)
 		return 0;
-	if (id && id != old_id)
+	if (id && !uses_map(id, steer->map[DMM_MAP_rings]))
 		return dmm_steer_refuse(-EBUSY, "stop it, or: tc filter del dev lo egress prio 1",
 					"program id %u of another dmmd sits on lo in this network "
 					"namespace",
@@ -116,7 +143,7 @@ static bool clsact_is_used(unsigned int ifindex)
 	return r < 0 || count > 0;
 }
 
-int dmm_lo_detach(uint32_t prog_id, bool qdisc)
+int dmm_lo_detach(int rings, bool qdisc)
 {
 	DECLARE_LIBBPF_OPTS(bpf_tc_opts, opts, .handle = FILTER_HANDLE,
 			    .priority = FILTER_PRIORITY);
@@ -128,7 +155,7 @@ int dmm_lo_detach(uint32_t prog_id, bool qdisc)
 		r = query(&hook, &id);
 	if (r < 0)
 		return r;
-	if (id && id == prog_id) {
+	if (id && uses_map(id, rings)) {
 		r = bpf_tc_detach(&hook, &opts);
 		if (r < 0 && r != -ENOENT)
 			return dmm_steer_fail(r, NULL, "cannot remove the filter of lo");

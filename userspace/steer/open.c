@@ -230,16 +230,7 @@ static int load(struct dmm_steer *steer)
 	return r == 0 ? find_progs(steer) : r;
 }
 
-/* --- pins of programs: for eyes (bpftool), and for telling our lo filter from others' --- */
-
-static uint32_t pinned_prog_id(const char *bpffs, const char *name)
-{
-	dmm_autoclose int fd = dmm_pin_get(bpffs, "progs", name);
-	struct bpf_prog_info info = {};
-	__u32 len = sizeof(info);
-
-	return fd >= 0 && bpf_obj_get_info_by_fd(fd, &info, &len) == 0 ? info.id : 0;
-}
+/* --- pins of programs: for eyes (bpftool) --- */
 
 static int pin_prog(struct dmm_steer *steer, const char *name, const struct dmm_prog *prog)
 {
@@ -254,17 +245,11 @@ static int pin_progs(struct dmm_steer *steer)
 	int r = pin_prog(steer, "xdp", &steer->xdp_prog);
 	size_t i;
 
+	if (r == 0)
+		r = pin_prog(steer, "lo", &steer->lo_prog);
 	for (i = 0; i < DMM_NUM_HOOKS && r == 0; i++)
 		r = pin_prog(steer, dmm_hook_names[i], &steer->hook[i]);
 	return r;
-}
-
-/* The filter first, then its pin: a crash in between must not leave a filter that nothing knows. */
-static int attach_lo(struct dmm_steer *steer)
-{
-	int r = dmm_lo_attach(steer, pinned_prog_id(steer->bpffs, "dmm_lo"));
-
-	return r < 0 ? r : pin_prog(steer, "lo", &steer->lo_prog);
 }
 
 /* --- open and close --- */
@@ -309,7 +294,7 @@ static int attach_all(struct dmm_steer *steer)
 	int r = pin_progs(steer);
 
 	if (r == 0)
-		r = attach_lo(steer);
+		r = DMM_MIN(dmm_lo_attach(steer), 0);
 	if (r == 0)
 		r = dmm_xdp_adopt(steer, &changed);
 	if (r == 0)
@@ -413,7 +398,7 @@ int dmm_steer_repair(struct dmm_steer *steer)
 	if (fstat(steer->lock, &st) < 0 || st.st_nlink == 0)
 		return dmm_steer_refuse(-ESTALE, "restart dmmd to steer again",
 					"%s has been removed by a teardown", steer->bpffs);
-	lo = dmm_first_note(&first, dmm_lo_attach(steer, 0));
+	lo = dmm_first_note(&first, dmm_lo_attach(steer));
 	dmm_first_note(&first, dmm_xdp_adopt(steer, &interfaces));
 	dmm_first_note(&first, dmm_links_adopt(steer, &links));
 	r = dmm_first_end(&first);

@@ -158,10 +158,11 @@ int dmm_typed_map(struct dmm_steer *steer, const char *name, const char *type, u
 		  uint32_t n, uint32_t flags);
 
 /* --- lo.c --- */
-/* Ours is the filter whose program is @old_id or this build's. 1: had to attach, 0: was there. */
-int dmm_lo_attach(struct dmm_steer *steer, uint32_t old_id);
-/* In the current namespace: removes our filter, and the qdisc if @qdisc and nobody else uses it. */
-int dmm_lo_detach(uint32_t prog_id, bool qdisc);
+/* Ours is the filter whose program uses our dmm_rings. 1: had to attach, 0: was there. */
+int dmm_lo_attach(struct dmm_steer *steer);
+/* In the current namespace: removes the filter that uses the map @rings (-1: there is none), and the
+ * qdisc if @qdisc and nobody else uses it. */
+int dmm_lo_detach(int rings, bool qdisc);
 
 /* --- undo.c: what teardown must put back without a daemon --- */
 #define DMM_UNDO_MAP "dmm_undo"
@@ -173,7 +174,7 @@ struct dmm_undo {
 int dmm_undo_open(struct dmm_steer *steer);
 int dmm_undo_made_clsact(struct dmm_steer *steer);
 /* In the current namespace. */
-int dmm_undo_run(const struct dmm_undo *undo, uint32_t lo_prog_id);
+int dmm_undo_run(const struct dmm_undo *undo, int rings);
 
 /* --- netns.c --- */
 int dmm_netns_cookie(uint64_t *ret);

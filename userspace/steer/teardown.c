@@ -69,7 +69,7 @@ int dmm_pins_wipe(const char *bpffs, unsigned int *ret_links, unsigned int *ret_
 struct outside {
 	struct dmm_undo undo;
 	uint64_t cookie; /* 0: nothing was attached yet */
-	uint32_t lo_prog_id;
+	int rings;	 /* who uses it is ours; -1: none does */
 };
 
 /* Reads a one-entry map; other layouts may have grown or shrunk: what fits is taken. */
@@ -92,25 +92,21 @@ static bool read_map(const char *bpffs, const char *name, void *ret, size_t size
 /* Layouts keep the place of netns_cookie and grow dmm_undo at its end. */
 static void look_outside(const char *bpffs, struct outside *ret)
 {
-	dmm_autoclose int lo = dmm_pin_get(bpffs, "progs", "dmm_lo");
-	struct bpf_prog_info info = {};
-	__u32 len = sizeof(info);
 	struct dmm_config config;
 
 	memset(ret, 0, sizeof(*ret));
+	ret->rings = dmm_pin_get(bpffs, "maps", "dmm_rings");
 	if (read_map(bpffs, "dmm_config", &config, sizeof(config)))
 		ret->cookie = config.netns_cookie;
 	if (!read_map(bpffs, DMM_UNDO_MAP, &ret->undo, sizeof(ret->undo)))
 		memset(&ret->undo, 0, sizeof(ret->undo));
-	if (lo >= 0 && bpf_obj_get_info_by_fd(lo, &info, &len) == 0)
-		ret->lo_prog_id = info.id;
 }
 
 static int undo_outside(void *ctx)
 {
 	const struct outside *o = ctx;
 
-	return dmm_undo_run(&o->undo, o->lo_prog_id);
+	return dmm_undo_run(&o->undo, o->rings);
 }
 
 static int clear(const char *bpffs, unsigned int *ret_links, unsigned int *ret_maps)
@@ -123,6 +119,7 @@ static int clear(const char *bpffs, unsigned int *ret_links, unsigned int *ret_m
 	r = wipe_folder(bpffs, "links", dmm_link_remove, ret_links);
 	if (outside.cookie)
 		r2 = dmm_netns_run(outside.cookie, undo_outside, &outside);
+	dmm_autoclose_fn(&outside.rings);
 	if (r < 0 || (r2 < 0 && r2 != -ENOENT)) /* ENOENT: it died with its namespace */
 		return r < 0 ? r : r2;
 	return dmm_pins_wipe(bpffs, NULL, ret_maps);

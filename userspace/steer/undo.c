@@ -212,9 +212,9 @@ static int give_back(const uint8_t *reserved)
 	return r < 0 ? r : write_reserved(all.set);
 }
 
-int dmm_undo_run(const struct dmm_undo *undo, uint32_t lo_prog_id)
+int dmm_undo_run(const struct dmm_undo *undo, int rings)
 {
-	int r = dmm_lo_detach(lo_prog_id, undo->made_clsact);
+	int r = dmm_lo_detach(rings, undo->made_clsact);
 	int r2 = give_back(undo->reserved);
 
 	return r < 0 ? r : r2;
