@@ -60,11 +60,12 @@ class FailureWorld(World):
         r = self.ctl("apply", f"{self.dir}/other.yaml", check=False)
         if r.returncode == 0:
             return "all"
-        # 3: no memory for so much as the connection
+        # 3: no memory for so much as the connection, or for the answer: then nobody can know
         assert r.returncode in (1, 3) and ("ENOMEM" in r.stderr or "ECONNRESET" in r.stderr), \
             f"exit {r.returncode}: {r.stderr}"
         assert dmmd.poll() is None, f"an apply ended it:\n{self.log()}"
-        assert self.ctl_json("status")["policy"]["generation"] == 1, "something was applied"
+        now = self.ctl_json("status")["policy"]["generation"]
+        assert now == 1 or r.returncode == 3, f"applied all the same: {r.stderr}"
         assert self.ready(), "the stack is not served any more"
         return "apply"
 

@@ -162,13 +162,16 @@ static void handle_line(struct client *client, const char *line, size_t len)
 	json_object_put(request);
 }
 
-static void refuse_long_line(struct client *client)
+/* The line has no end in sight, by its cap or for want of memory. */
+static void refuse_line(struct client *client, int err)
 {
 	client->busy = true;
 	client->ending = true;
 	dmmd_refuse(client->d, client->id,
-		    dmm_json_error(-EMSGSIZE, 2, NULL, NULL, "the line is longer than %zu bytes",
-				   client->in.max));
+		    err == -EMSGSIZE
+			    ? dmm_json_error(err, 2, NULL, NULL,
+					     "the line is longer than %zu bytes", client->in.max)
+			    : dmm_json_error(err, 1, NULL, NULL, "the line cannot be read"));
 }
 
 /* False: the client is gone. */
@@ -180,7 +183,7 @@ static bool read_some(struct client *client)
 	int r = dmm_ctl_frame_room(&client->in, &to, &room);
 
 	if (r < 0) {
-		refuse_long_line(client);
+		refuse_line(client, r);
 		return true;
 	}
 	n = recv(client->source.fd, to, room, MSG_DONTWAIT);
