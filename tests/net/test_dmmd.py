@@ -22,6 +22,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../
 import plugins
 from dmmtest import (LONG, OUT, ROOT, World, connected, libc, local_port, main, sh, test,
                      wait_for)
+from flows import Flows
 
 ECHO = 8601
 NOBODY = 65534
@@ -61,76 +62,6 @@ def connect_errno(addr):
         return 0
     except OSError as e:
         return e.errno
-
-
-# --- flows with sequence numbers ---
-
-def numbered(addr, progress, stop):
-    """Sends numbers and wants each back in turn until the stop file is there; writes how far it is.
-    Gives the count, and the longest wait for an answer."""
-    s = connected(addr, ECHO)
-    name, peer = s.getsockname(), s.getpeername()
-    out = os.open(progress, os.O_WRONLY | os.O_CREAT)
-    n, longest = 0, 0.0
-    while not os.path.exists(stop):
-        n += 1
-        asked = time.monotonic()
-        s.sendall(struct.pack("!Q", n))
-        back = b""
-        while len(back) < 8:
-            piece = s.recv(8 - len(back))
-            assert piece, f"cut after {n}"
-            back += piece
-        assert struct.unpack("!Q", back)[0] == n
-        longest = max(longest, time.monotonic() - asked)
-        os.pwrite(out, struct.pack("!Q", n), 0)
-        time.sleep(0.002)
-    assert (s.getsockname(), s.getpeername()) == (name, peer)
-    s.shutdown(socket.SHUT_WR)
-    assert s.recv(1) == b""
-    return n, longest
-
-
-class Flows:
-    """Numbered flows, two of each IP version in each cgroup, while the with block runs."""
-
-    def __init__(self, w, cgroups=("/fast", "/kernel")):
-        self.stop = os.path.join(w.dir, "stop-flows")
-        self.children = []
-        for i, (cgroup, addr) in enumerate((c, a) for c in cgroups
-                                           for a in (w.server4, w.server6) * 2):
-            path = os.path.join(w.dir, f"progress-{i}")
-            self.children.append((w.start(numbered, addr, path, self.stop, cgroup=cgroup), path))
-
-    def counts(self):
-        def count(path):
-            with contextlib.suppress(OSError), open(path, "rb") as f:
-                return int.from_bytes(f.read(8), "big")
-            return 0
-        return [count(path) for _, path in self.children]
-
-    def all_go_on(self):
-        """Every flow answers something that was asked for from now on."""
-        start = self.counts()
-        wait_for("every flow goes on", lambda: all(
-            now > then + 1 for now, then in zip(self.counts(), start)))
-
-    def __enter__(self):
-        self.all_go_on()
-        return self
-
-    def __exit__(self, kind, *_):
-        open(self.stop, "w").close()
-        try:
-            if kind:
-                for child, _ in self.children:
-                    child.kill()
-            else:
-                self.results = [child.result() for child, _ in self.children]
-        finally:
-            os.unlink(self.stop)
-            for _, path in self.children:
-                os.unlink(path)
 
 
 @test

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Flows with sequence numbers, to see whether something cuts one of them, or a byte of it."""
+
+import contextlib
+import os
+import socket
+import struct
+import time
+
+from dmmtest import connected, wait_for
+
+
+def numbered(addr, port, progress, stop):
+    """Sends numbers and wants each back in turn until the stop file is there; writes how far it is.
+    Gives the count, and the longest wait for an answer."""
+    s = connected(addr, port)
+    name, peer = s.getsockname(), s.getpeername()
+    out = os.open(progress, os.O_WRONLY | os.O_CREAT)
+    n, longest = 0, 0.0
+    while not os.path.exists(stop):
+        n += 1
+        asked = time.monotonic()
+        s.sendall(struct.pack("!Q", n))
+        back = b""
+        while len(back) < 8:
+            piece = s.recv(8 - len(back))
+            assert piece, f"cut after {n}"
+            back += piece
+        assert struct.unpack("!Q", back)[0] == n
+        longest = max(longest, time.monotonic() - asked)
+        os.pwrite(out, struct.pack("!Q", n), 0)
+        time.sleep(0.002)
+    assert (s.getsockname(), s.getpeername()) == (name, peer)
+    s.shutdown(socket.SHUT_WR)
+    assert s.recv(1) == b""
+    return n, longest
+
+
+class Flows:
+    """Numbered flows, two of each IP version (or to each of @addrs) in each cgroup, while the with block
+    runs. The world serves its echo on every address."""
+
+    def __init__(self, w, cgroups=("/fast", "/kernel"), addrs=None):
+        self.stop = os.path.join(w.dir, "stop-flows")
+        self.children = []
+        for i, (cgroup, addr) in enumerate((c, a) for c in cgroups
+                                           for a in (addrs or (w.server4, w.server6)) * 2):
+            path = os.path.join(w.dir, f"progress-{i}")
+            self.children.append((w.start(numbered, addr, w.echo_port, path, self.stop,
+                                          cgroup=cgroup), path))
+
+    def counts(self):
+        def count(path):
+            with contextlib.suppress(OSError), open(path, "rb") as f:
+                return int.from_bytes(f.read(8), "big")
+            return 0
+        return [count(path) for _, path in self.children]
+
+    def all_go_on(self):
+        """Every flow answers something that was asked for from now on."""
+        start = self.counts()
+        wait_for("every flow goes on", lambda: all(
+            now > then + 1 for now, then in zip(self.counts(), start)))
+
+    def __enter__(self):
+        self.all_go_on()
+        return self
+
+    def __exit__(self, kind, *_):
+        open(self.stop, "w").close()
+        try:
+            if kind:
+                for child, _ in self.children:
+                    child.kill()
+            else:
+                self.results = [child.result() for child, _ in self.children]
+        finally:
+            os.unlink(self.stop)
+            for _, path in self.children:
+                os.unlink(path)

@@ -1,0 +1,238 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""What changes under running flows: the network around them, what others detach, descriptors that
+run out. None of it cuts a flow of a stack that it would not cut in the kernel."""
+
+import json
+import os
+import resource
+import select
+import socket
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
+from dmmtest import OUT, World, main, sh, test, wait_for
+from flows import Flows
+
+ECHO = 8651
+BEHIND = "203.0.113.1"  # reached through a gateway
+
+
+class ChangingWorld(World):
+    def __init__(self):
+        super().__init__()
+        for host in ("client", "server"):
+            self.run("sysctl", "-qw", "net.ipv6.conf.all.keep_addr_on_down=1", host=host)
+        self.run("ip", "addr", "add", "198.18.0.3/24", "dev", "s0", host="server")
+        self.run("ip", "addr", "add", f"{BEHIND}/32", "dev", "lo", host="server")
+        self.serve_echo(ECHO)
+        self.up()
+        self.ready()
+
+    def route_by(self, gateway):
+        self.run("ip", "route", "replace", "203.0.113.0/24", "via", gateway)
+
+
+@test
+def an_interface_goes_down_and_up(w):
+    with Flows(w) as flows:
+        w.run("ip", "link", "set", "c0", "down")
+        time.sleep(1)
+        w.run("ip", "link", "set", "c0", "up")
+        flows.all_go_on()
+    w.check_policy()
+
+
+@test
+def the_peer_goes_down_and_up(w):
+    with Flows(w) as flows:
+        w.run("ip", "link", "set", "s0", "down", host="server")
+        time.sleep(1)
+        w.run("ip", "link", "set", "s0", "up", host="server")
+        flows.all_go_on()
+    w.check_policy()
+
+
+@test
+def the_mtu_changes(w):
+    with Flows(w) as flows:
+        for mtu in (1280, 1500):
+            w.run("ip", "link", "set", "c0", "mtu", mtu)
+            w.run("ip", "link", "set", "s0", "mtu", mtu, host="server")
+            flows.all_go_on()
+            w.check_policy()
+
+
+@test
+def the_peer_gets_another_hardware_address(w):
+    with Flows(w) as flows:
+        for last in ("01", "02"):
+            w.run("ip", "link", "set", "s0", "address", f"02:00:00:00:77:{last}", host="server")
+            w.run("ip", "neigh", "flush", "dev", "c0")
+            flows.all_go_on()
+    w.check_policy()
+
+
+@test
+def neighbours_are_forgotten(w):
+    with Flows(w) as flows:
+        for _ in range(5):
+            w.run("ip", "neigh", "flush", "dev", "c0")
+            flows.all_go_on()
+
+
+@test
+def the_gateway_changes(w):
+    w.route_by(w.server4)
+    with Flows(w, addrs=(BEHIND,)) as flows:
+        for gateway in ("198.18.0.3", w.server4):
+            w.route_by(gateway)
+            flows.all_go_on()
+        assert w.is_steered(w.port(BEHIND))
+
+
+@test
+def a_route_goes_and_comes_back(w):
+    w.route_by(w.server4)
+    with Flows(w, addrs=(BEHIND,)) as flows:
+        w.run("ip", "route", "del", "203.0.113.0/24")
+        time.sleep(0.5)
+        w.route_by(w.server4)
+        flows.all_go_on()
+
+
+@test
+def an_address_goes_and_comes_back(w):
+    with Flows(w, addrs=(w.server4,)) as flows:
+        w.run("ip", "addr", "del", f"{w.client4}/24", "dev", "c0")
+        time.sleep(0.5)
+        w.run("ip", "addr", "add", f"{w.client4}/24", "dev", "c0")
+        flows.all_go_on()
+    w.check_policy()
+
+
+# --- what others do ---
+
+def repaired(w, how_often):
+    return w.log().count("had to be put right") > how_often
+
+
+@test
+def a_filter_that_somebody_removed_is_put_back(w):
+    before = w.log().count("had to be put right")
+    with Flows(w) as flows:
+        w.run("tc", "filter", "del", "dev", "lo", "egress")
+        wait_for("it is noticed", lambda: repaired(w, before))
+        flows.all_go_on()
+    w.check_policy()
+
+
+def links_of(w, program):
+    """Ids of the links that hold the pinned program somewhere."""
+    pin = f"{w.bpffs}/progs/dmm_{program}"
+    wanted = json.loads(sh("bpftool", "-j", "prog", "show", "pinned", pin).stdout)["id"]
+    links = json.loads(sh("bpftool", "-j", "link", "show").stdout)
+    return [link["id"] for link in links if link.get("prog_id") == wanted]
+
+
+@test
+def hooks_that_somebody_detached_are_put_back(w):
+    with Flows(w) as flows:
+        for program in ("connect4", "connect6", "sockops", "sock_create", "bind4"):
+            before = w.log().count("had to be put right")
+            for link in links_of(w, program):
+                sh("bpftool", "link", "detach", "id", link)
+            wait_for(f"{program} is missed", lambda b=before: repaired(w, b))
+            assert links_of(w, program)
+        flows.all_go_on()
+    w.check_policy()
+
+
+@test
+def a_flow_door_that_somebody_detached_is_put_back(w):
+    """Without it the kernel answers for the stack, with resets: new flows are what can be had."""
+    before = w.log().count("had to be put right")
+    with Flows(w, ("/kernel",)) as flows:
+        for link in links_of(w, "xdp"):
+            sh("bpftool", "link", "detach", "id", link)
+        wait_for("it is missed", lambda: repaired(w, before))
+        flows.all_go_on()
+        w.check_policy()
+
+
+# --- out of descriptors ---
+
+FEW = 200  # more than dmmd and its instance need for themselves
+
+
+class FewWorld(ChangingWorld):
+    """dmmd, and so its instance, may have no more than FEW descriptors."""
+
+    def spawn(self, *args, **kw):
+        if args[0] == os.path.join(OUT, "dmmd"):
+            args = ("prlimit", f"--nofile={FEW}:{FEW}", *args)
+        return super().spawn(*args, **kw)
+
+
+def open_many(addr, n, begun):
+    """@n connects at once, then an echo on each and its end: how many came back."""
+    socks, done = [], 0
+    for _ in range(n):
+        s = socket.socket()
+        s.setblocking(False)
+        s.connect_ex((addr, ECHO))
+        socks.append(s)
+    open(begun, "w").close()
+    for s in socks:
+        poll = select.poll()
+        poll.register(s, select.POLLOUT)
+        assert poll.poll(60000), "a connect hangs"
+        err = s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        assert not err, os.strerror(err)
+    time.sleep(1)
+    for s in socks:
+        s.settimeout(60)
+        s.sendall(b"ping")
+        done += s.recv(4, socket.MSG_WAITALL) == b"ping"
+        s.close()
+    return done
+
+
+@test
+def an_instance_out_of_descriptors_waits_for_some(_):
+    w = FewWorld()
+    try:
+        pid, begun = w.ready(), f"{w.dir}/begun"
+        with Flows(w) as flows:
+            child = w.start(open_many, w.server4, FEW + 50, begun, cgroup="/fast")
+            wait_for("all have begun", lambda: os.path.exists(begun))
+            wait_for("it is full", lambda: len(os.listdir(f"/proc/{pid}/fd")) == FEW)
+            flows.all_go_on()
+            assert w.instance()["state"] == "ready"
+            assert child.result(90) == FEW + 50
+            flows.all_go_on()
+        assert w.ready() == pid
+    finally:
+        w.close()
+
+
+@test
+def dmmd_out_of_descriptors_says_so_and_recovers(w):
+    pid = w.daemon.pid
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    used = {int(fd) for fd in os.listdir(f"/proc/{pid}/fd")}
+    full = min(set(range(hard)) - used)
+    with Flows(w) as flows:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (full, hard))
+        r = w.ctl("status", check=False)
+        flows.all_go_on()
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+        assert r.returncode == 3, f"exit {r.returncode}: {r.stdout}{r.stderr}"
+        assert w.ctl("status").returncode == 0
+        assert "out of file descriptors" in w.log()
+    w.check_policy()
+
+
+if __name__ == "__main__":
+    main(ChangingWorld)
