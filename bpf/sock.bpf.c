@@ -229,10 +229,13 @@ static __always_inline void steer(struct bpf_sock_addr *ctx, struct bpf_sock *sk
 static __always_inline void remember_caller(struct dmm_sock *st)
 {
 	struct task_struct *task = (void *)bpf_get_current_task_btf();
+	struct task_struct *leader = task->group_leader;
 
 	st->pid = task->tgid;
 	st->uid = (__u32)bpf_get_current_uid_gid();
-	BPF_CORE_READ_INTO(&st->comm, task, group_leader, comm);
+	/* plain loads: a helper that reads kernel memory costs more than all of them */
+	for (int i = 0; i < sizeof(st->comm); i++)
+		st->comm[i] = leader->comm[i];
 }
 
 static __always_inline void count_instance(__u32 id, enum dmm_verdict verdict)
