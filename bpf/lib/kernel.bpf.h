@@ -70,14 +70,13 @@ static __always_inline bool sock_has_md5(struct tcp_sock *tcp)
 /* Payload that left, counted once. (bytes_acked would count SYN and FIN too.) */
 static __always_inline __u64 sock_bytes_sent(struct tcp_sock *tcp)
 {
-	return BPF_CORE_READ(tcp, bytes_sent) - BPF_CORE_READ(tcp, bytes_retrans);
+	return tcp->bytes_sent - tcp->bytes_retrans;
 }
 
 /* Payload that came: a FIN, which sets SOCK_DONE, is counted as a byte by the kernel. */
 static __always_inline __u64 sock_bytes_received(struct tcp_sock *tcp)
 {
-	unsigned long flags = BPF_CORE_READ(tcp, inet_conn.icsk_inet.sk.__sk_common.skc_flags);
-	__u64 received = BPF_CORE_READ(tcp, bytes_received);
+	unsigned long flags = tcp->inet_conn.icsk_inet.sk.__sk_common.skc_flags;
 
-	return received - ((flags >> bpf_core_enum_value(enum sock_flags, SOCK_DONE)) & 1);
+	return tcp->bytes_received - ((flags >> bpf_core_enum_value(enum sock_flags, SOCK_DONE)) & 1);
 }
