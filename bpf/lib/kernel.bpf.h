@@ -78,5 +78,6 @@ static __always_inline __u64 sock_bytes_received(struct tcp_sock *tcp)
 {
 	unsigned long flags = tcp->inet_conn.icsk_inet.sk.__sk_common.skc_flags;
 
-	return tcp->bytes_received - ((flags >> bpf_core_enum_value(enum sock_flags, SOCK_DONE)) & 1);
+	return tcp->bytes_received -
+	       ((flags >> bpf_core_enum_value(enum sock_flags, SOCK_DONE)) & 1);
 }
