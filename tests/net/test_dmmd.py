@@ -541,6 +541,20 @@ def changed_rules_hold_for_new_flows(w):
 
 
 @test
+def an_apply_cuts_no_flow_of_a_stack_that_drains(w):
+    pid = w.ready()
+    with Flows(w) as flows:
+        w.ctl("stacks", "drain", "fast")
+        r = w.apply(w.policy())
+        assert "stack fast: drains; started again after its last flow" in r.stderr, r.stderr
+        assert not w.is_steered(w.port())
+        flows.all_go_on()
+        assert w.stack()["pid"] == pid
+    w.ready(not_pid=pid)
+    w.check_policy()
+
+
+@test
 def an_interface_that_comes_back_is_used_again(w):
     """Removed and made again it has another index: the stack finds it by its name."""
     if w.run("ip", "link", "show", "dev", "c1", check=False).returncode:
@@ -694,6 +708,25 @@ def sighup_reads_the_policy_again(w):
     w.stop()
     w.restart()
     w.apply(w.policy())
+
+
+@test
+def sighup_reads_what_was_applied_from_wherever_that_was(w):
+    """Named by the folder of whoever applied it; dmmd works in another. Standard input is no file."""
+    os.makedirs(f"{w.dir}/elsewhere", exist_ok=True)
+    path = f"{w.dir}/elsewhere/relative.yaml"
+    with open(path, "w") as f:
+        f.write(w.policy())
+    w.ctl("apply", "relative.yaml", cwd=f"{w.dir}/elsewhere")
+    with open(path, "w") as f:
+        f.write(w.policy(rules=OTHER_RULES))
+    w.daemon.send_signal(signal.SIGHUP)
+    wait_for("the changed file is live", lambda: rule_of_fast(w) == "other")
+    assert w.ctl_json("status")["policy"]["file"] == path
+    w.ctl("apply", "-", input=w.policy())
+    w.daemon.send_signal(signal.SIGHUP)
+    wait_for("that there is no file", lambda: "there is no file to read again" in w.log())
+    w.check_policy()
 
 
 # --- more than one dmmd, and none ---

@@ -101,11 +101,15 @@ static void print_check(const struct ctl *ctl, struct json_object *item)
 	putchar('\n');
 }
 
+/* @path: for messages, as the caller wrote it, and in full, since dmmd works elsewhere. */
 static struct json_object *policy_args(const char *path, const char *text, size_t len)
 {
 	struct json_object *args = json_object_new_object();
+	dmm_autofree char *full = dmm_streq(path, "-") ? NULL : realpath(path, NULL);
 
 	dmm_json_set_text(args, "file", dmm_streq(path, "-") ? "<stdin>" : path);
+	if (full)
+		dmm_json_set_text(args, "path", full);
 	json_object_object_add(args, "policy", json_object_new_string_len(text, len));
 	return args;
 }

@@ -26,7 +26,7 @@ struct dmmd_job {
 	struct dmm_tables tables;
 	struct dmmd_classes classes; /* the registry as it will be */
 	struct dmmd_plan plan;
-	char *file, *text;
+	char *file, *path, *text;
 	size_t len;
 	uint32_t generation;
 	uint64_t applied_at; /* realtime */
@@ -44,6 +44,7 @@ static void job_free(struct dmmd_job *job)
 	dmm_tables_free(&job->tables);
 	dmmd_classes_free(&job->classes);
 	free(job->file);
+	free(job->path);
 	free(job->text);
 	free(job);
 }
@@ -60,9 +61,10 @@ static int job_new(struct dmmd *d, const struct dmmd_policy_text *policy, dmmd_d
 	job->ctx = ctx;
 	dmmd_classes_init(&job->classes);
 	job->file = strdup(policy->file);
+	job->path = strdup(policy->path ? policy->path : policy->file);
 	job->text = malloc(policy->len + 1);
 	job->len = policy->len;
-	if (!job->file || !job->text) {
+	if (!job->file || !job->path || !job->text) {
 		job_free(job);
 		return -ENOMEM;
 	}
@@ -157,6 +159,18 @@ static int instance_of(void *ctx, const char *stack)
 	return step ? (int)step->slot : -ENOENT;
 }
 
+/* The rules' places are looked up from anywhere. */
+static int name_source(struct dmmd_job *job)
+{
+	char *path = strdup(job->path);
+
+	if (!path)
+		return -ENOMEM;
+	free(job->policy->source);
+	job->policy->source = path;
+	return 0;
+}
+
 /* 0, or the job has answered and is gone. */
 static int prepare(struct dmmd_job *job)
 {
@@ -175,6 +189,8 @@ static int prepare(struct dmmd_job *job)
 	job->begun_at = dmm_now_ns();
 	if (r == 0)
 		r = dmm_policy_parse(job->text, job->len, job->file, &job->policy, &job->found);
+	if (r == 0)
+		r = name_source(job);
 	if (r == 0)
 		r = dmmd_hostcheck(d, job->policy, &job->found);
 	if (r == 0)
@@ -280,7 +296,7 @@ static void remember(struct dmmd_job *job)
 	d->state.generation = job->generation;
 	d->state.applied_at = job->applied_at;
 	free(d->state.policy_file);
-	d->state.policy_file = DMM_TAKE_PTR(job->file);
+	d->state.policy_file = DMM_TAKE_PTR(job->path);
 	dmmd_classes_free(&d->state.classes);
 	d->state.classes = job->classes;
 	dmmd_classes_init(&job->classes);
@@ -293,7 +309,7 @@ static void remember(struct dmmd_job *job)
 	dmmd_save(d);
 }
 
-static void drain_removed(struct dmmd_job *job)
+static void settle_draining(struct dmmd_job *job)
 {
 	for (unsigned int i = 0; i < job->plan.n; i++) {
 		const struct dmmd_step *step = &job->plan.steps[i];
@@ -303,6 +319,8 @@ static void drain_removed(struct dmmd_job *job)
 			dmmd_inst_drain(inst, true);
 		else if (step->kind == DMMD_STEP_REPLACE && inst)
 			dmmd_inst_end(inst, DMMD_AFTER_FREE, "removed");
+		else if (step->kind == DMMD_STEP_AGAIN && inst)
+			dmmd_inst_again(inst);
 	}
 }
 
@@ -318,7 +336,7 @@ static void commit(struct dmmd_job *job)
 		 job->policy->n_stacks);
 	remember(job);
 	dmmd_cgroups_commit(job->d);
-	drain_removed(job);
+	settle_draining(job);
 	job_over(job);
 	dmmd_save(job->d);
 	dmm_json_set_u64(doc, "generation", job->generation);

@@ -16,7 +16,8 @@
 struct dmmd;
 
 struct dmmd_policy_text {
-	const char *file; /* for messages and explain */
+	const char *file; /* for messages */
+	const char *path; /* in full, for explain and SIGHUP; NULL: as @file */
 	const char *text;
 	size_t len;
 };

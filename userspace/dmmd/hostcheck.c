@@ -111,8 +111,8 @@ static void add_bypass(void *ctx, const struct dmm_bypass *seen)
 {
 	struct bypass *bypass = ctx;
 
-	WARN(bypass->found, BYPASSED, bypass->place, seen->hint[0] ? seen->hint : NULL,
-	     "steered traffic goes around %s", seen->text);
+	WARN(bypass->found, BYPASSED, bypass->place, seen->hint[0] ? seen->hint : NULL, "%s%s",
+	     seen->kind == DMM_BYPASS_CHECKSUM ? "" : "steered traffic goes around ", seen->text);
 }
 
 static bool steers(const struct dmm_policy *policy)

@@ -427,6 +427,13 @@ void dmmd_inst_drain(struct dmmd_inst *inst, bool remove)
 		dmmd_inst_end(inst, inst->after, "cannot be told to drain");
 }
 
+void dmmd_inst_again(struct dmmd_inst *inst)
+{
+	inst->removed = inst->held = false;
+	inst->next = inst->spec;
+	inst->after = DMMD_AFTER_START;
+}
+
 /* --- making and freeing --- */
 
 int dmmd_inst_new(struct dmmd *d, const struct dmmd_spec *spec, uint32_t slot,

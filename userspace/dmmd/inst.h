@@ -87,6 +87,8 @@ void dmmd_inst_start(struct dmmd_inst *inst, const struct dmmd_spec *spec, const
 void dmmd_inst_end(struct dmmd_inst *inst, enum dmmd_after after, const char *why);
 /* No new flows; ends after the last one. @remove: then frees the slot. */
 void dmmd_inst_drain(struct dmmd_inst *inst, bool remove);
+/* One that drains starts again after its last flow. */
+void dmmd_inst_again(struct dmmd_inst *inst);
 
 /* Takes over a process that an earlier dmmd started; -ESRCH: it is gone (the instance is DEAD then
  * and will be started again). */

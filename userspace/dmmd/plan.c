@@ -19,6 +19,8 @@ static enum dmmd_step_kind kind_of(const struct dmmd_inst *inst, const struct dm
 		return restore && inst->held && dmmd_spec_same(&inst->spec, wanted)
 			       ? DMMD_STEP_KEEP
 			       : DMMD_STEP_START;
+	if (inst->life == DMMD_DRAINING && dmmd_spec_same(&inst->spec, wanted))
+		return restore && inst->held ? DMMD_STEP_KEEP : DMMD_STEP_AGAIN;
 	if (inst->life == DMMD_DRAINING || inst->life == DMMD_ENDING ||
 	    !dmmd_spec_same(&inst->spec, wanted))
 		return DMMD_STEP_CHANGE;
@@ -233,6 +235,10 @@ void dmmd_step_describe(const struct dmmd_step *step, char *ret, size_t size)
 		break;
 	case DMMD_STEP_KICK:
 		snprintf(ret, size, "stack %s: is being started again", spec->name);
+		break;
+	case DMMD_STEP_AGAIN:
+		snprintf(ret, size, "stack %s: drains; started again after its last flow",
+			 spec->name);
 		break;
 	case DMMD_STEP_START:
 		snprintf(ret, size, "stack %s: started on %s, local ports %u-%u", spec->name,

@@ -12,6 +12,7 @@ struct dmmd_inst;
 enum dmmd_step_kind {
 	DMMD_STEP_KEEP,	   /* goes on as it is */
 	DMMD_STEP_KICK,	   /* the same stack, waiting to be restarted: starts now, not waited for */
+	DMMD_STEP_AGAIN,   /* drains: starts again after its last flow */
 	DMMD_STEP_START,   /* new, or stopped */
 	DMMD_STEP_CHANGE,  /* restarted: its flows are reset */
 	DMMD_STEP_DRAIN,   /* not in the policy: ends after its last flow */

@@ -256,6 +256,11 @@ static void reload(struct dmmd *d)
 		dmm_warning("SIGHUP: there is no policy file to read again");
 		return;
 	}
+	if (path == d->state.policy_file && path[0] != '/') {
+		dmm_warning("SIGHUP: the policy came from %s: there is no file to read again",
+			    path);
+		return;
+	}
 	dmm_info("SIGHUP: reading %s again", path);
 	apply_file(d, path, false);
 }

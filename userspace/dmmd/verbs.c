@@ -146,6 +146,7 @@ static bool get_policy_text(struct dmmd_call *call, struct dmmd_policy_text *ret
 	}
 	*ret = (struct dmmd_policy_text){
 		.file = file ? file : "policy",
+		.path = dmm_json_text(call->args, "path"),
 		.text = json_object_get_string(policy),
 		.len = json_object_get_string_len(policy),
 	};
