@@ -142,6 +142,24 @@ spec:
 
 
 @test
+def json_has_every_finding_of_the_host_with_its_place(w):
+    w.apply(w.policy())
+    path = f"{w.dir}/host.yaml"
+    with open(path, "w") as f:
+        f.write(with_plugin(w, "nonesuch"))
+    r = w.ctl("-j", "check", path, check=False)
+    item, = json.loads(r.stdout)["items"]
+    codes = [(f["code"], f["severity"], f["line"]) for f in item["findings"]]
+    assert r.returncode == 5 and item["errors"] >= 1, (r.returncode, item)
+    assert ("E054", "error", 8) in codes, codes
+    r = w.ctl("-j", "apply", path, check=False)
+    assert r.returncode == 5, r.returncode
+    assert [f for f in json.loads(r.stderr)["error"]["findings"] if f["code"] == "E054"], r.stderr
+    r = w.ctl("-j", "apply", f"{w.dir}/policy.yaml")
+    assert isinstance(json.loads(r.stdout)["findings"], list), r.stdout
+
+
+@test
 def files_that_are_no_policy(w):
     for text in ("", "\n", "# nothing\n", "[]", "hello", "a: [b\n", "{}", "\x00\x01\x02",
                  "kind: Policy\n", "apiVersion: dmm/v2\nkind: Policy\n", "- " * 200, "[" * 1000,

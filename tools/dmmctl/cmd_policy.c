@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "ctl/report.h"
 #include "policy/compile.h"
 #include "steer/view.h"
 
@@ -47,25 +48,10 @@ static int judge(const struct ctl *ctl, const char *path, struct dmm_policy **re
 	return r == 0 ? CTL_OK : fail(ctl, exit_of(r), r, NULL, "policy %s", path);
 }
 
-static struct json_object *finding_json(const struct dmm_finding *finding)
-{
-	struct json_object *item = json_object_new_object();
-	bool error = finding->severity == DMM_SEVERITY_ERROR;
-
-	dmm_json_set_text(item, "severity", error ? "error" : "warning");
-	dmm_json_set_textf(item, "code", "%c%03u", error ? 'E' : 'W', finding->code);
-	dmm_json_set_u64(item, "line", finding->place.line);
-	dmm_json_set_u64(item, "column", finding->place.column);
-	dmm_json_set_text(item, "text", finding->text);
-	if (finding->hint)
-		dmm_json_set_text(item, "hint", finding->hint);
-	return item;
-}
-
 static struct json_object *check_json(const char *path, const struct dmm_policy *policy,
 				      const struct dmm_findings *found)
 {
-	struct json_object *item = json_object_new_object(), *list = json_object_new_array();
+	struct json_object *item = json_object_new_object();
 
 	dmm_json_set_text(item, "file", path);
 	dmm_json_set_text(item, "policy", policy ? policy->name : NULL);
@@ -73,9 +59,7 @@ static struct json_object *check_json(const char *path, const struct dmm_policy 
 	dmm_json_set_u64(item, "stacks", policy ? policy->n_stacks : 0);
 	dmm_json_set_u64(item, "errors", found->errors);
 	dmm_json_set_u64(item, "warnings", found->warnings);
-	for (size_t i = 0; i < found->n; i++)
-		json_object_array_add(list, finding_json(&found->items[i]));
-	json_object_object_add(item, "findings", list);
+	json_object_object_add(item, "findings", dmm_report_findings(found));
 	return item;
 }
 
@@ -114,14 +98,31 @@ static struct json_object *policy_args(const char *path, const char *text, size_
 	return args;
 }
 
+/* What dmmd found, in the place of what was there. */
+static void take_findings(struct json_object *item, struct json_object *from)
+{
+	struct json_object *found = dmm_json_array(from, "found");
+	uint64_t errors = 0;
+
+	if (!found)
+		return;
+	for (size_t i = 0; i < json_object_array_length(found); i++)
+		errors += dmm_streq(get_text(json_object_array_get_idx(found, i), "severity"),
+				    "error");
+	dmm_json_set_u64(item, "errors", errors);
+	dmm_json_set_u64(item, "warnings", json_object_array_length(found) - errors);
+	json_object_object_add(item, "findings", json_object_get(found));
+}
+
 /* What dmmd adds: interfaces, cgroups, memory. It judges the text again, so what it finds replaces
  * ours; where it does not answer ours stands. */
 static int ask_check(const struct ctl *ctl, const char *path, const struct dmm_findings *found,
 		     struct json_object *item)
 {
-	struct json_object *result = NULL, *messages;
+	struct json_object *result = NULL, *refusal = NULL, *messages;
 	int r = ask_daemon_if_there(ctl, "check",
-				    policy_args(path, found->source, found->source_len), &result);
+				    policy_args(path, found->source, found->source_len), &result,
+				    &refusal);
 
 	if (r == CTL_UNREACHABLE) {
 		if (!is_json(ctl))
@@ -129,15 +130,17 @@ static int ask_check(const struct ctl *ctl, const char *path, const struct dmm_f
 		note(ctl, "dmmd is not running: the host itself was not asked");
 		return CTL_OK;
 	}
-	if (r != CTL_OK)
+	if (r != CTL_OK) {
+		take_findings(item, refusal);
+		json_object_put(refusal);
 		return r;
+	}
 	messages = get_member(result, "messages");
 	if (!is_json(ctl))
 		fputs(get_text(result, "findings"), stderr);
 	for (size_t i = 0; messages && i < json_object_array_length(messages); i++)
 		note(ctl, "%s", json_object_get_string(json_object_array_get_idx(messages, i)));
-	dmm_json_set_u64(item, "warnings", get_u64(result, "warnings"));
-	dmm_json_set_text(item, "daemon_findings", get_text(result, "findings"));
+	take_findings(item, result);
 	json_object_object_add(item, "messages", json_object_get(messages));
 	json_object_put(result);
 	return CTL_OK;
@@ -222,6 +225,8 @@ int cmd_apply(struct ctl *ctl)
 		       get_text(result, "policy"), get_text(result, "generation"),
 		       get_text(result, "previous_generation"),
 		       json_object_get_double(get_member(result, "took_ms")));
+	take_findings(result, result);
+	json_object_object_del(result, "found");
 	print_document(ctl, result);
 	return CTL_OK;
 }

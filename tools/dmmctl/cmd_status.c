@@ -76,7 +76,7 @@ int cmd_version(struct ctl *ctl)
 
 	uname(&uts);
 	snprintf(libbpf, sizeof(libbpf), "%u.%u", libbpf_major_version(), libbpf_minor_version());
-	if (ask_daemon_if_there(ctl, "version", NULL, &daemon) != CTL_OK)
+	if (ask_daemon_if_there(ctl, "version", NULL, &daemon, NULL) != CTL_OK)
 		daemon = NULL;
 	dmm_json_set_text(doc, "dmmctl", DMM_VERSION);
 	dmm_json_set_text(doc, "dmmd", daemon ? get_text(daemon, "version") : NULL);

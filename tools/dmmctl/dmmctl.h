@@ -106,6 +106,9 @@ void print_document(const struct ctl *ctl, struct json_object *doc);
 /* One error: what failed on which object, the errno's name, a hint (NULL: none). Returns @code. */
 int fail(const struct ctl *ctl, enum exit_code code, int err, const char *hint, const char *format,
 	 ...) __attribute__((format(printf, 5, 6)));
+/* The same with what was found in a policy (borrowed; NULL: nothing), for JSON. */
+int fail_found(const struct ctl *ctl, enum exit_code code, int err, const char *hint,
+	       const char *text, struct json_object *found);
 /* CTL_NOT_PERMITTED for EPERM and EACCES, else CTL_FAILED. */
 enum exit_code exit_of(int err);
 /* Talk, to stderr; nothing with -q. */
@@ -143,9 +146,10 @@ void format_age(uint64_t ms, char *buf, size_t size);
 /* Asks dmmd; @args may be NULL and is released. CTL_OK: *ret is the caller's. Else it has said why. */
 int ask_daemon(const struct ctl *ctl, const char *verb, struct json_object *args,
 	       struct json_object **ret);
-/* The same without a word where no dmmd listens (CTL_UNREACHABLE). */
+/* The same without a word where no dmmd listens (CTL_UNREACHABLE). *reterr: what it refused with, the
+ * caller's, else untouched; NULL: not wanted. */
 int ask_daemon_if_there(const struct ctl *ctl, const char *verb, struct json_object *args,
-			struct json_object **ret);
+			struct json_object **ret, struct json_object **reterr);
 struct dmm_view;
 /* Opens the pinned maps; says why not. */
 int open_view(const struct ctl *ctl, struct dmm_view **ret);

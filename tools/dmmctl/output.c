@@ -121,7 +121,8 @@ enum exit_code exit_of(int err)
 	return err == -EPERM || err == -EACCES ? CTL_NOT_PERMITTED : CTL_FAILED;
 }
 
-static void print_error_json(const struct ctl *ctl, int err, const char *hint, const char *text)
+static void print_error_json(const struct ctl *ctl, int err, const char *hint, const char *text,
+			     struct json_object *found)
 {
 	struct json_object *doc = json_object_new_object(), *error = json_object_new_object();
 
@@ -130,6 +131,8 @@ static void print_error_json(const struct ctl *ctl, int err, const char *hint, c
 		dmm_json_set_text(error, "errno", strerrorname_np(-err));
 	if (hint)
 		dmm_json_set_text(error, "hint", hint);
+	if (found)
+		json_object_object_add(error, "findings", json_object_get(found));
 	json_object_object_add(doc, "error", error);
 	print_json(ctl, doc, stderr);
 	json_object_put(doc);
@@ -144,10 +147,16 @@ int fail(const struct ctl *ctl, enum exit_code code, int err, const char *hint, 
 	va_start(ap, format);
 	vsnprintf(text, sizeof(text), format, ap);
 	va_end(ap);
+	return fail_found(ctl, code, err, hint, text, NULL);
+}
+
+int fail_found(const struct ctl *ctl, enum exit_code code, int err, const char *hint,
+	       const char *text, struct json_object *found)
+{
 	if (!hint && code == CTL_NOT_PERMITTED)
 		hint = "run it as root";
 	if (is_json(ctl)) {
-		print_error_json(ctl, err, hint, text);
+		print_error_json(ctl, err, hint, text, found);
 		return code;
 	}
 	if (err)

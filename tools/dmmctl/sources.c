@@ -27,7 +27,8 @@ static int report_refusal(const struct ctl *ctl, struct json_object *error)
 		fputs(findings, stderr);
 	if (code < CTL_FAILED || code > CTL_BAD_POLICY)
 		code = exit_of(err);
-	return fail(ctl, code, err, hint, "%s", get_text(error, "text"));
+	return fail_found(ctl, code, err, hint, get_text(error, "text"),
+			  dmm_json_array(error, "found"));
 }
 
 static int report_silence(const struct ctl *ctl, int r)
@@ -50,7 +51,7 @@ static int report_silence(const struct ctl *ctl, int r)
 }
 
 static int call(const struct ctl *ctl, const char *verb, struct json_object *args, bool quiet,
-		struct json_object **ret)
+		struct json_object **ret, struct json_object **reterr)
 {
 	struct json_object *error = NULL;
 	int r = dmm_ctl_call(ctl->socket, verb, args, ctl->timeout_ms, ret, &error), code;
@@ -60,7 +61,10 @@ static int call(const struct ctl *ctl, const char *verb, struct json_object *arg
 		return CTL_OK;
 	if (r == -EREMOTEIO) {
 		code = report_refusal(ctl, error);
-		json_object_put(error);
+		if (reterr)
+			*reterr = error;
+		else
+			json_object_put(error);
 		return code;
 	}
 	if (quiet && (r == -ENOENT || r == -ECONNREFUSED))
@@ -71,13 +75,13 @@ static int call(const struct ctl *ctl, const char *verb, struct json_object *arg
 int ask_daemon(const struct ctl *ctl, const char *verb, struct json_object *args,
 	       struct json_object **ret)
 {
-	return call(ctl, verb, args, false, ret);
+	return call(ctl, verb, args, false, ret, NULL);
 }
 
 int ask_daemon_if_there(const struct ctl *ctl, const char *verb, struct json_object *args,
-			struct json_object **ret)
+			struct json_object **ret, struct json_object **reterr)
 {
-	return call(ctl, verb, args, true, ret);
+	return call(ctl, verb, args, true, ret, reterr);
 }
 
 int open_view(const struct ctl *ctl, struct dmm_view **ret)

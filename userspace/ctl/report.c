@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Flows and counters as JSON. */
+/* Findings, flows and counters as JSON. */
 #include "ctl/report.h"
 
 #include <arpa/inet.h>
@@ -7,6 +7,32 @@
 #include "base/clock.h"
 #include "base/util.h"
 #include "ctl/json.h"
+
+/* --- findings --- */
+
+static struct json_object *finding_json(const struct dmm_finding *finding)
+{
+	struct json_object *item = json_object_new_object();
+	bool error = finding->severity == DMM_SEVERITY_ERROR;
+
+	dmm_json_set_text(item, "severity", error ? "error" : "warning");
+	dmm_json_set_textf(item, "code", "%c%03u", error ? 'E' : 'W', finding->code);
+	dmm_json_set_u64(item, "line", finding->place.line);
+	dmm_json_set_u64(item, "column", finding->place.column);
+	dmm_json_set_text(item, "text", finding->text);
+	if (finding->hint)
+		dmm_json_set_text(item, "hint", finding->hint);
+	return item;
+}
+
+struct json_object *dmm_report_findings(const struct dmm_findings *found)
+{
+	struct json_object *list = json_object_new_array();
+
+	for (size_t i = 0; i < found->n; i++)
+		json_object_array_add(list, finding_json(&found->items[i]));
+	return list;
+}
 
 /* --- flows --- */
 

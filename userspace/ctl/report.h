@@ -5,7 +5,11 @@
 
 #include <json-c/json.h>
 
+#include "policy/policy.h"
 #include "steer/view.h"
+
+/* [{severity, code, line, column, text, hint}] */
+struct json_object *dmm_report_findings(const struct dmm_findings *found);
 
 /* "10.1.2.3:443", "[fd00::1]:443"; @port in network order. */
 void dmm_report_endpoint(const uint8_t addr[16], uint16_t port, char *buf, size_t size);

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "ctl/json.h"
+#include "ctl/report.h"
 #include "dmmd/dmmd.h"
 #include "dmmd/hostcheck.h"
 #include "dmmd/inst.h"
@@ -103,6 +104,8 @@ static void fail(struct dmmd_job *job, int err, int exit_code, const char *hint,
 	va_start(ap, format);
 	error = dmm_json_verror(err, exit_code, hint, findings, format, ap);
 	va_end(ap);
+	if (error && job->found.n)
+		json_object_object_add(error, "found", dmm_report_findings(&job->found));
 	job->done(job->ctx, NULL, error);
 	job_free(job);
 }
@@ -131,6 +134,7 @@ static struct json_object *report(const struct dmmd_job *job, const char *kind)
 	dmm_json_set_u64(doc, "warnings", job->found.warnings);
 	if (findings)
 		dmm_json_set_text(doc, "findings", findings);
+	json_object_object_add(doc, "found", dmm_report_findings(&job->found));
 	for (unsigned int i = 0; i < job->plan.n; i++) {
 		char text[256];
 

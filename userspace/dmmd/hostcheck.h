@@ -21,7 +21,7 @@ struct dmmd_plan;
 	X(LO_DOWN, 58, "lo is down: nothing could be relayed")                                     \
 	X(START_FAILED, 60, "the instance of a stack did not start")                               \
 	X(CGROUP_MISSING, 107, "a cgroup that does not exist yet")                                 \
-	X(BYPASSED, 150, "something of this host that steered traffic goes around or trips over")                \
+	X(BYPASSED, 150, "something of this host that steered traffic goes around or trips over")  \
 	X(NO_ROUTE, 151, "no route leaves by a stack's interface")                                 \
 	X(INTERFACE_DOWN, 152, "a stack's interface is down")                                      \
 	X(NONE_ATTACHED, 153, "a policy that names no cgroup while none is attached")
