@@ -24,7 +24,8 @@ struct answer {
 	bool has_instance;
 	bool other_netns;
 	bool not_attached; /* no hook runs there: the policy is not asked */
-	bool names_known;  /* this is the served namespace: its ifindexes have their names here */
+	bool assumed; /* nobody said who calls: what the policy says to one in no cgroup of its */
+	bool names_known; /* this is the served namespace: its ifindexes have their names here */
 };
 
 #define NOT_ATTACHED "not-attached"
@@ -125,8 +126,8 @@ static int decide(const struct ctl *ctl, struct dmm_view *view, const struct que
 	}
 	ret->names_known = own_netns() == ret->config.netns_cookie;
 	/* without a caller the question is what the policy says, not who asks it */
-	ret->not_attached = (ctl->opt[OPT_CGROUP] || ctl->opt[OPT_PID]) &&
-			    !is_attached(ctl, caller);
+	ret->assumed = !ctl->opt[OPT_CGROUP] && !ctl->opt[OPT_PID];
+	ret->not_attached = !ret->assumed && !is_attached(ctl, caller);
 	if (ret->not_attached)
 		ret->decision.verdict = DMM_VERDICT_KERNEL;
 	return 0;
@@ -206,6 +207,7 @@ static struct json_object *caller_json(const struct question *question, const st
 	dmm_json_set_text(obj, "cgroup", caller->cgroup);
 	dmm_json_set_u64(obj, "class", answer->decision.class_id);
 	dmm_json_set_bool(obj, "attached", !answer->not_attached);
+	dmm_json_set_bool(obj, "assumed", answer->assumed);
 	return obj;
 }
 
@@ -282,7 +284,9 @@ static void print_caller(struct json_object *caller)
 		printf("pid %s (%s)  uid %s  ", get_text(caller, "pid"), get_text(caller, "comm"),
 		       get_text(caller, "uid"));
 	printf("cgroup %s  class %s%s\n", get_text(caller, "cgroup"), get_text(caller, "class"),
-	       get_bool(caller, "attached") ? "" : "  NOT ATTACHED");
+	       get_bool(caller, "assumed")    ? "  (assumed: --cgroup or --pid says whose)"
+	       : get_bool(caller, "attached") ? ""
+					      : "  NOT ATTACHED");
 }
 
 static void print_instance(struct json_object *instance)

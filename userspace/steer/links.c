@@ -333,10 +333,8 @@ static int adopt_cgroup(struct dmm_steer *steer, uint64_t id, unsigned int *ret_
 {
 	dmm_autoclose int fd = open_cgroup_by_id(steer, id);
 
-	if (fd == -ESTALE) {
-		*ret_changed = 1;
+	if (fd == -ESTALE) /* it was removed: nothing to be put right */
 		return remove_links(steer, id, DMM_NUM_CGROUP_HOOKS, UINT32_MAX);
-	}
 	if (fd < 0)
 		return dmm_steer_fail(fd, NULL, "cannot open cgroup %" PRIu64, id);
 	return sync_cgroup(steer, fd, id, adopted_hooks(steer, id), ret_changed);
