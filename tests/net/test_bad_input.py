@@ -275,7 +275,10 @@ def no_free_port_range(w):
         w.refused(w.second("plugin: lwip, interface: c1, localPorts: 12000-12999"),
                   "policy.yaml:8:", "port 12500", "12000-12999", "ss -tan")
         w.refused(w.second("plugin: lwip, interface: c1"), "policy.yaml:8:", "20000-31999",
-                  "localPorts")  # the first stack has them all
+                  "localPorts", "stack 'fast' has them")
+        renamed = w.policy().replace("name: fast,", "name: quick,").replace("stack: fast",
+                                                                            "stack: quick")
+        w.refused(renamed, "port 20000", "is stack 'fast''s", "apply once without that stack")
     finally:
         w.run("sysctl", "-qw", f"net.ipv4.ip_local_reserved_ports={reserved}")
     with open(f"{w.dir}/bound", "w"):

@@ -44,9 +44,10 @@ static int report_silence(const struct ctl *ctl, int r)
 		return fail(ctl, CTL_UNREACHABLE, -ETIMEDOUT, "--timeout SECONDS waits longer",
 			    "dmmd at %s did not answer in time", ctl->socket);
 	default:
-		return fail(ctl, CTL_UNREACHABLE, r,
-			    "is dmmd running? start it, or say where it is with --run-dir",
-			    "dmmd cannot be reached at %s", ctl->socket);
+		return fail(
+			ctl, CTL_UNREACHABLE, r,
+			"is dmmd running? (--run-dir says where) without it steering goes on as it was",
+			"dmmd cannot be reached at %s", ctl->socket);
 	}
 }
 

@@ -133,12 +133,30 @@ static int others_ports(struct dmmd *d, struct dmmd_ports *ret)
 	return dmmd_ports_bound(ret);
 }
 
-static void check_explicit(const struct dmmd_step *step, const struct dmmd_ports *taken,
-			   struct dmm_findings *found)
+/* The stack that has one of these ports now; NULL: none of ours. */
+static const struct dmmd_inst *owner_of(const struct dmmd *d, unsigned int first, unsigned int last)
+{
+	for (uint32_t i = 0; i < DMM_MAX_INSTANCES; i++)
+		if (d->inst[i] && d->inst[i]->spec.ports.first <= last &&
+		    d->inst[i]->spec.ports.last >= first)
+			return d->inst[i];
+	return NULL;
+}
+
+static void check_explicit(const struct dmmd *d, const struct dmmd_step *step,
+			   const struct dmmd_ports *taken, struct dmm_findings *found)
 {
 	uint16_t port = dmmd_ports_taken(taken, step->spec.ports.first, step->spec.ports.last);
+	const struct dmmd_inst *owner = port ? owner_of(d, port, port) : NULL;
 
-	if (port)
+	if (owner)
+		dmm_findings_add(
+			found, DMM_SEVERITY_ERROR, DMMD_CODE_PORTS_USED, step->place,
+			"choose others, or apply once without that stack: it keeps them to "
+			"its last flow",
+			"stack '%s': port %u of localPorts %u-%u is stack '%s''s", step->spec.name,
+			port, step->spec.ports.first, step->spec.ports.last, owner->spec.name);
+	else if (port)
 		dmm_findings_add(found, DMM_SEVERITY_ERROR, DMMD_CODE_PORTS_USED, step->place,
 				 "`ss -tan` and net.ipv4.ip_local_reserved_ports say by whom",
 				 "stack '%s': port %u of localPorts %u-%u is in use or reserved",
@@ -146,9 +164,10 @@ static void check_explicit(const struct dmmd_step *step, const struct dmmd_ports
 				 step->spec.ports.last);
 }
 
-static int choose_ports(struct dmmd_plan *plan, const struct dmmd_ports *taken,
-			struct dmm_findings *found)
+static int choose_ports(const struct dmmd *d, struct dmmd_plan *plan,
+			const struct dmmd_ports *taken, struct dmm_findings *found)
 {
+	const struct dmmd_inst *owner = owner_of(d, DMMD_PORTS_FIRST, DMMD_PORTS_LAST);
 	struct dmm_port_range ranges[DMM_MAX_INSTANCES];
 	struct dmmd_step *wanting[DMM_MAX_INSTANCES];
 	unsigned int n = 0;
@@ -160,8 +179,10 @@ static int choose_ports(struct dmmd_plan *plan, const struct dmmd_ports *taken,
 		return dmm_findings_add(found, DMM_SEVERITY_ERROR, DMMD_CODE_NO_PORTS,
 					wanting[0]->place,
 					"give the stacks localPorts, e.g. localPorts: 10000-15999",
-					"stack '%s': no free port range within %u-%u",
-					wanting[0]->spec.name, DMMD_PORTS_FIRST, DMMD_PORTS_LAST);
+					"stack '%s': no free port range within %u-%u%s%s%s",
+					wanting[0]->spec.name, DMMD_PORTS_FIRST, DMMD_PORTS_LAST,
+					owner ? ": stack '" : "", owner ? owner->spec.name : "",
+					owner ? "' has them" : "");
 	for (unsigned int i = 0; i < n; i++)
 		wanting[i]->spec.ports = ranges[i];
 	return 0;
@@ -198,10 +219,10 @@ static int assign_ports(struct dmmd *d, struct dmmd_plan *plan, struct dmm_findi
 
 		if (!has_ports(step) || !new_ports(step))
 			continue;
-		check_explicit(step, &taken, found);
+		check_explicit(d, step, &taken, found);
 		dmmd_ports_add(&taken, step->spec.ports.first, step->spec.ports.last);
 	}
-	return choose_ports(plan, &taken, found);
+	return choose_ports(d, plan, &taken, found);
 }
 
 int dmmd_plan_make(struct dmmd *d, const struct dmm_policy *policy, bool restore,
