@@ -34,24 +34,23 @@ class ChangingWorld(World):
         self.run("ip", "route", "replace", "203.0.113.0/24", "via", gateway)
 
 
-@test
-def an_interface_goes_down_and_up(w):
+def goes_down_and_up(w, dev, host):
     with Flows(w) as flows:
-        w.run("ip", "link", "set", "c0", "down")
+        w.run("ip", "link", "set", dev, "down", host=host)
         time.sleep(1)
-        w.run("ip", "link", "set", "c0", "up")
+        w.run("ip", "link", "set", dev, "up", host=host)
         flows.all_go_on()
     w.check_policy()
+
+
+@test
+def an_interface_goes_down_and_up(w):
+    goes_down_and_up(w, "c0", "client")
 
 
 @test
 def the_peer_goes_down_and_up(w):
-    with Flows(w) as flows:
-        w.run("ip", "link", "set", "s0", "down", host="server")
-        time.sleep(1)
-        w.run("ip", "link", "set", "s0", "up", host="server")
-        flows.all_go_on()
-    w.check_policy()
+    goes_down_and_up(w, "s0", "server")
 
 
 @test
