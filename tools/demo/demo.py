@@ -332,6 +332,9 @@ def main():
             if not args.json and not args.quiet:
                 print(commands_to_try(demo))
         elif args.verb == "down":
+            status = demo.status()
+            if os.geteuid() and (status["directory"] or status["netns"]):
+                raise Failed("only root can remove it\nsudo dmmctl demo down")
             found = demo.remove()
             if not args.json and not args.quiet:
                 print("removed" if found else "there was nothing to remove")
