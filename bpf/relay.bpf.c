@@ -130,23 +130,6 @@ static __always_inline void on_connect(struct bpf_sock_ops *ops, struct dmm_sock
 	bpf_sock_ops_cb_flags_set(ops, BPF_SOCK_OPS_STATE_CB_FLAG);
 }
 
-/* Hands an event over. The instance is woken only where it sleeps: an interrupt to ourselves would cost
- * more than all else here. It says so before it looks into the ring for the last time, and we look at
- * that after the event is in: one of us sees the other. */
-static __always_inline void submit(void *ring, __u32 id, struct dmm_event *ev)
-{
-	struct dmm_inst_shared *page;
-	void *nudge;
-
-	bpf_ringbuf_submit(ev, BPF_RB_NO_WAKEUP);
-	page = shared(id);
-	if (page && *(volatile __u32 *)&page->awake)
-		return;
-	nudge = bpf_ringbuf_reserve(ring, 8, 0);
-	if (nudge)
-		bpf_ringbuf_discard(nudge, BPF_RB_FORCE_WAKEUP);
-}
-
 /* The application gave up while its SYN was held: the instance must drop the wire side. */
 static __always_inline void tell_closed(const struct dmm_sock *st, const __u8 *app, __be16 app_port,
 					__u64 cookie)
@@ -175,7 +158,7 @@ static __always_inline void tell_closed(const struct dmm_sock *st, const __u8 *a
 	__builtin_memcpy(ev->remote, st->remote, 16);
 	ev->local_port = st->local_port;
 	ev->remote_port = st->remote_port;
-	submit(ring, id, ev);
+	bpf_ringbuf_submit(ev, 0);
 }
 
 static __always_inline enum dmm_flow_state end_state(__u32 old)
@@ -337,7 +320,7 @@ static __always_inline int hold(struct __sk_buff *skb, const struct dmm_sock *st
 		return TC_ACT_SHOT;
 	}
 	ev->packet_len = len;
-	submit(ring, id, ev);
+	bpf_ringbuf_submit(ev, 0);
 	count(DMM_REASON_SYN_HELD);
 	return TC_ACT_STOLEN;
 }

@@ -61,7 +61,8 @@ static void on_event(struct host *host, const struct epoll_event *event)
 	case WATCH_IO:
 		break; /* frames are looked for every turn */
 	case WATCH_RING:
-		break; /* looked into every turn */
+		ring_buffer__consume(host->ring);
+		break;
 	case WATCH_LISTENER:
 		relay_on_listener(host->relay, watch_index_of(event));
 		break;
@@ -80,31 +81,18 @@ static void on_event(struct host *host, const struct epoll_event *event)
 	}
 }
 
-/* A wake-up costs who connects more than all else that the hooks do: he leaves it out while we are
- * awake. What he entered before he could see that we are not is found by the second look. */
-static bool may_sleep(struct host *host)
-{
-	__atomic_store_n(&host->shared->awake, 0, __ATOMIC_SEQ_CST);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	return ring_buffer__consume(host->ring) == 0;
-}
-
 /* Returns how many events there were. */
 static int wait_for_events(struct host *host, uint64_t sleep_ns)
 {
-	struct timespec timeout = { 0 };
+	struct timespec timeout = { sleep_ns / DMM_NS_PER_SEC, sleep_ns % DMM_NS_PER_SEC };
 	struct epoll_event events[MAX_EVENTS];
-	int n, i, entered;
+	int n, i;
 
-	if (sleep_ns > 0 && may_sleep(host))
-		timeout = (struct timespec){ sleep_ns / DMM_NS_PER_SEC, sleep_ns % DMM_NS_PER_SEC };
 	n = epoll_pwait2(host->epoll_fd, events, MAX_EVENTS, &timeout, NULL);
 	set_now(host);
-	__atomic_store_n(&host->shared->awake, 1, __ATOMIC_RELEASE);
 	for (i = 0; i < n; i++)
 		on_event(host, &events[i]);
-	entered = ring_buffer__consume(host->ring);
-	return DMM_MAX(n, 0) + DMM_MAX(entered, 0);
+	return n;
 }
 
 static void upkeep(struct host *host)

@@ -50,8 +50,7 @@ struct dmm_inst_shared {
 	__u64 strangers; /* connections to the relay port that no hook registered */
 	__u64 tx_no_frame, rx_dropped, no_neighbour;
 	__u64 memory_bytes; /* flow buffers held now */
-	__u32 awake;	    /* it looks into its ring by itself: needs no wake-up for an event */
-	__u8 pad[4096 - 8 - 4 - 4 - 13 * 8 - 4 - 256];
+	__u8 pad[4096 - 8 - 4 - 4 - 13 * 8 - 256];
 	char last_words[256]; /* why it is about to exit, NUL-terminated; not to be trusted */
 	__u32 port[DMM_MAX_PORTS];
 };
