@@ -241,10 +241,11 @@ int dmm_sockops(struct bpf_sock_ops *ops)
 struct syn {
 	enum dmm_family family;
 	__be16 source, dest;
+	__u8 flags;
 };
 
-/* A bare TCP SYN (no ACK, no RST)? Everything else passes at this price. */
-static __always_inline bool is_syn(struct __sk_buff *skb, struct syn *syn)
+/* A TCP segment on lo? What is neither SYN nor RST passes at this price. */
+static __always_inline bool is_tcp(struct __sk_buff *skb, struct syn *syn)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	__u8 *ip = data + ETH_HLEN, *tcp;
@@ -267,7 +268,8 @@ static __always_inline bool is_syn(struct __sk_buff *skb, struct syn *syn)
 		return false;
 	syn->source = *(__be16 *)tcp;
 	syn->dest = *(__be16 *)(tcp + 2);
-	return (tcp[13] & 0x16) == 0x02;
+	syn->flags = tcp[13];
+	return true;
 }
 
 static __always_inline void addrs_of(struct __sk_buff *skb, enum dmm_family family, __u8 *source,
@@ -325,6 +327,43 @@ static __always_inline int hold(struct __sk_buff *skb, const struct dmm_sock *st
 	return TC_ACT_STOLEN;
 }
 
+/* While a handshake's request is being replaced by its socket, kernels (up to 6.18) have a moment in which
+ * neither is found: a segment from another CPU then meets the listener, which resets a healthy
+ * connection. Here the SYN is let go by the instance and the first bytes come from the application, so
+ * that happens. The socket is there by the time of the reset; one that really resets has left its place
+ * before. TCP sends the segment again. */
+static __always_inline bool is_false_reset(struct __sk_buff *skb, const struct syn *rst)
+{
+	__u32 state;
+	struct bpf_sock_tuple tuple = {};
+	struct dmm_tuple key = {};
+	struct bpf_sock *sk;
+
+	addrs_of(skb, rst->family, key.relay, key.app);
+	key.relay_port = rst->source;
+	key.app_port = rst->dest;
+	if (!bpf_map_lookup_elem(&dmm_tuples, &key))
+		return false;
+	if (rst->family == DMM_FAMILY_V4) {
+		tuple.ipv4.saddr = ((__u32 *)key.app)[3];
+		tuple.ipv4.daddr = ((__u32 *)key.relay)[3];
+		tuple.ipv4.sport = key.app_port;
+		tuple.ipv4.dport = key.relay_port;
+		sk = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	} else {
+		__builtin_memcpy(tuple.ipv6.saddr, key.app, 16);
+		__builtin_memcpy(tuple.ipv6.daddr, key.relay, 16);
+		tuple.ipv6.sport = key.app_port;
+		tuple.ipv6.dport = key.relay_port;
+		sk = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+	}
+	if (!sk)
+		return false;
+	state = sk->state;
+	bpf_sk_release(sk);
+	return state == TCP_ESTABLISHED;
+}
+
 SEC("tc")
 int dmm_lo(struct __sk_buff *skb)
 {
@@ -332,7 +371,15 @@ int dmm_lo(struct __sk_buff *skb)
 	struct bpf_sock *sk;
 	struct syn syn;
 
-	if (!is_syn(skb, &syn))
+	if (!is_tcp(skb, &syn))
+		return TC_ACT_OK;
+	if (syn.flags & 0x04) {
+		if (!is_false_reset(skb, &syn))
+			return TC_ACT_OK;
+		count(DMM_REASON_FALSE_RESET);
+		return TC_ACT_SHOT;
+	}
+	if ((syn.flags & 0x12) != 0x02) /* SYN without ACK */
 		return TC_ACT_OK;
 	/* Who sends it: what the instance injects comes from its raw socket, which has no state here. */
 	sk = skb->sk;

@@ -98,7 +98,9 @@ enum dmm_inst_state {
 	X(XDP_FIRST_FRAG, "first-fragment",                                                        \
 	  "first fragment of an instance's port: to the instance")                                 \
 	X(KERNEL_THREAD, "kernel-thread",                                                          \
-	  "sockets of kernel threads (NFS, CIFS ...) stay in the kernel")
+	  "sockets of kernel threads (NFS, CIFS ...) stay in the kernel")                          \
+	X(FALSE_RESET, "false-reset",                                                              \
+	  "the kernel reset a relay leg whose handshake it was completing: dropped")
 
 enum dmm_reason {
 #define DMM_X(name, word, text) DMM_REASON_##name,
