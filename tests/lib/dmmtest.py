@@ -289,6 +289,15 @@ spec:
         first, last = map(int, self.ports.split("-"))
         return first <= port <= last
 
+    def all_was_steered(self):
+        """No connect of the usual policy's cgroup was left to the kernel so far."""
+        stack, = self.ctl_json("stats")["stacks"]
+        assert stack["connects"] > 0 and stack["turned_away"] == 0, stack
+        left = {r: n for r, n in self.reasons().items() if n and (
+            r.startswith(("instance-", "builtin-", "bound-")) and r != "instance-dead"
+            or r in ("no-route", "no-wire-port", "other-netns", "no-memory"))}
+        assert not left, left
+
     # --- end ---
 
     def close(self):

@@ -21,6 +21,7 @@ ECHO, SUM, HALF, RESET, FLOOD, SINK, WAIT_RESET, ROW = range(8101, 8109)
 BULK = 64 << 20
 TCPI_SND_WND = 228  # its place in struct tcp_info
 LINGER_RESET = struct.pack("ii", 1, 0)
+ROW_PORTS = 500  # each has to come again and again
 
 
 class BytesWorld(World):
@@ -30,7 +31,7 @@ class BytesWorld(World):
         for port, fn in ((ECHO, echo), (SUM, checksum), (HALF, answer_after_eof), (RESET, reset),
                          (FLOOD, flood), (SINK, sink), (WAIT_RESET, wait_reset)):
             self.serve(fn, port)
-        self.up()
+        self.up(unavailable="reject")
 
 
 def seeded(seed, size):
@@ -369,9 +370,19 @@ def ten_thousand_connections_in_a_row(w):
     ready, other = socket.socketpair()
     w.start(answer_one_by_one, other, host="server")
     assert ready.recv(1) == b"R"
-    start = time.monotonic()
+    usual = w.policy(unavailable="reject")
+    w.apply(usual.replace(w.ports, f"20000-{20000 + ROW_PORTS - 1}"))
+    w.ready()
+    start, before = time.monotonic(), w.instance()["connects"]
     w.call(in_a_row, w.server4, n, cgroup="/fast", timeout=600)
-    print(f"# {n} connections in {time.monotonic() - start:.2f} s")
+    print(f"# {n} connections over {ROW_PORTS} ports in {time.monotonic() - start:.2f} s")
+    assert w.instance()["connects"] - before == n
+    w.apply(usual)
+
+
+@test
+def all_of_it_went_through_the_stack(w):
+    w.all_was_steered()
 
 
 if __name__ == "__main__":

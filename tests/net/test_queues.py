@@ -24,7 +24,7 @@ class QueuesWorld(World):
             with_sysfs = f"mount -t sysfs none /sys && echo {1 << queue} > " \
                          f"/sys/class/net/s0/queues/tx-{queue}/xps_cpus"
             self.run("unshare", "-m", "sh", "-c", with_sysfs, host="server")
-        self.up()
+        self.up(unavailable="reject")
 
 
 def echo(c):
@@ -59,6 +59,11 @@ def flows_work_on_every_queue(w):
     used = [b - a for a, b in zip(before, queue_packets(w))]
     print(f"# packets by queue: {used}")
     assert all(n > FLOWS for n in used), f"not both queues were used: {used}"
+
+
+@test
+def all_of_it_went_through_the_stack(w):
+    w.all_was_steered()
 
 
 if __name__ == "__main__":

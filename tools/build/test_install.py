@@ -11,16 +11,20 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.realpath(os.path.join(HERE, "../.."))
 
-# when the source is there, what must be installed
+# a source, and what must be installed of it
 EXPECTED = {
     "LICENSE": "share/doc/dmm/LICENSE",
     "include/dmm/stack.h": "include/dmm/stack.h",
     "include/dmm/abi/types.h": "include/dmm/abi/types.h",
     "userspace/dmmd/main.c": "sbin/dmmd",
     "userspace/instance/main.c": "libexec/dmm/dmm-stack",
-    "userspace/stacks/lwip.c": "lib/dmm/stacks/lwip.so",
+    "include/dmm/pktio.h": "include/dmm/pktio.h",
+    "userspace/dmmd/dmmd.service": "lib/systemd/system/dmmd.service",
+    "userspace/stacks/lwip/stack.c": "lib/dmm/stacks/lwip.so",
     "tools/dmmctl/main.c": "bin/dmmctl",
-    "tools/dmmctl/dmmctl.1.scd": "share/man/man1/dmmctl.1",
+    "tools/dmmctl/dmmctl.8.scd": "share/man/man8/dmmctl.8",
+    "tools/dmmctl/dmmd.8.scd": "share/man/man8/dmmd.8",
+    "policy/policy.schema.json": "share/dmm/policy.schema.json",
     "policy/examples": "share/dmm/examples",
 }
 
@@ -63,8 +67,8 @@ def install_and_uninstall(folder):
         got = files_below(folder)
         assert all(f.startswith(prefix + "/") for f in got), got
         for source, want in EXPECTED.items():
-            if os.path.exists(os.path.join(ROOT, source)):
-                assert any(("%s/" % f).startswith("%s/%s/" % (prefix, want)) for f in got), want
+            assert os.path.exists(os.path.join(ROOT, source)), source
+            assert any(("%s/" % f).startswith("%s/%s/" % (prefix, want)) for f in got), want
         for f in got:
             mode = stat.S_IMODE(os.stat(os.path.join(folder, f)).st_mode)
             runs = not f.endswith((".yaml", ".service")) and \
