@@ -10,6 +10,7 @@ SOURCE = """
 %(headers)s
 #include <stdlib.h>
 #include <dmm/stack.h>
+static void __attribute__((constructor)) ld(void) { %(load)s }
 static int cr(const struct dmm_stack_params *p, const struct dmm_host *h, struct dmm_stack **r)
 { %(create)s }
 static void de(struct dmm_stack *s) {}
@@ -33,9 +34,9 @@ const struct dmm_stack_ops %(symbol)s = {
 
 
 def build(path, headers=(), **differs):
-    """Makes the plug-in @path (.so); @differs: create (a body, with these @headers), symbol, abi,
-    peek."""
-    parts = {"create": "*r = NULL; return 0;", "symbol": "dmm_stack_plugin",
+    """Makes the plug-in @path (.so); @differs: create, load (bodies, with these @headers), symbol,
+    abi, peek."""
+    parts = {"create": "*r = NULL; return 0;", "load": "", "symbol": "dmm_stack_plugin",
              "abi": "DMM_STACK_ABI", "peek": "pe", **differs,
              "headers": "\n".join(f"#include <{h}>" for h in headers)}
     source = path + ".c"

@@ -56,6 +56,18 @@ def attacks_from_inside_are_refused(w):
 
 
 @test
+def code_that_a_plugin_runs_when_loaded_has_no_privilege(w):
+    caps = "unsigned int h[2] = { 0x20080522, 0 }, d[6] = { 0 }; syscall(SYS_capget, h, d);"
+    for name, load, code in (("modest", caps + "if (!geteuid() || d[0] || d[3]) abort();", 0),
+                             ("seen", caps + "if (geteuid()) abort();", 1)):
+        plugins.build(f"{w.dir}/stacks/{name}.so", load=load, headers=HEADERS)
+        r = w.apply(w.with_second(name), check=False)
+        assert r.returncode == code, f"{name}: exit {r.returncode}\n{r.stdout}{r.stderr}"
+        assert code == 0 or ("SIGABRT" in r.stderr and "loading plug-in" in r.stderr), r.stderr
+    w.apply(w.policy())
+
+
+@test
 def a_serving_instance_is_in_the_sandbox(w):
     pid = w.ready()
     with open(f"/proc/{pid}/status") as f:

@@ -314,7 +314,7 @@ static int try_as_dropped(void)
 {
 	struct rlimit core;
 
-	if (privs_drop(0, 0) < 0)
+	if (privs_lower(0, 0) < 0 || privs_drop() < 0)
 		return 1;
 	if (prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1 || prctl(PR_GET_DUMPABLE) != 0)
 		return 2;

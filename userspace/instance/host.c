@@ -175,12 +175,24 @@ void host_plugin_down(struct host *host)
 int host_privileges_up(struct host *host)
 {
 	const struct dmm_handover *h = &host->given.params;
-	int r = geteuid() == 0 ? sandbox_empty_root() : -EPERM;
+	int r = privs_lower(h->uid, h->gid);
 
+	return r < 0 ? host_fail(host, r, "lowering privileges: %s", strerror(-r)) : 0;
+}
+
+/* --- empty root --- */
+
+int host_root_up(struct host *host)
+{
+	const struct dmm_handover *h = &host->given.params;
+	int r = privs_raise();
+
+	if (r == 0)
+		r = sandbox_empty_root();
 	host->empty_root = r == 0;
 	if (r < 0)
 		dmm_warning("%s keeps its root folder: %s", h->name, strerror(-r));
-	r = privs_drop(h->uid, h->gid);
+	r = privs_drop();
 	if (r < 0)
 		return host_fail(host, r, "dropping privileges: %s", strerror(-r));
 	r = sandbox_limit_memory((uint64_t)h->memory_mib << 20);

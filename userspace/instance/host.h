@@ -55,6 +55,7 @@ void host_ring_down(struct host *host);
 int host_plugin_up(struct host *host);
 void host_plugin_down(struct host *host);
 int host_privileges_up(struct host *host);
+int host_root_up(struct host *host);
 int host_pktio_up(struct host *host);
 void host_pktio_down(struct host *host);
 int host_sandbox_up(struct host *host);

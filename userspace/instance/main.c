@@ -20,8 +20,9 @@ static const struct stage stages[] = {
 	{ "shared", host_shared_up, host_shared_down },	      /* takes last words from here on */
 	{ "network", host_network_up, host_network_down },    /* sockets bound to the interface */
 	{ "ring", host_ring_up, host_ring_down },	      /* bpf(): refused later */
+	{ "privileges", host_privileges_up, NULL },	      /* below here: foreign code */
 	{ "plug-in", host_plugin_up, host_plugin_down },      /* the last file that is read */
-	{ "privileges", host_privileges_up, NULL },
+	{ "root", host_root_up, NULL },
 	{ "pktio", host_pktio_up, host_pktio_down },
 	{ "sandbox", host_sandbox_up, NULL }, /* below here: foreign bytes */
 	{ "stack", host_stack_up, host_stack_down },

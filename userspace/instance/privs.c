@@ -6,10 +6,14 @@
 #include <errno.h>
 #include <grp.h>
 #include <linux/capability.h>
+#include <stdint.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+/* What sandbox_empty_root() needs. */
+#define IN_RESERVE (1u << CAP_SYS_ADMIN)
 
 /* Nothing that is executed later could get them back. A root without CAP_SETPCAP may not; then
  * no_new_privs alone sees to that. */
@@ -21,15 +25,18 @@ static int drop_bounding_set(void)
 	return 0;
 }
 
-static int drop_capabilities(void)
+/* Of what it has now it keeps @reserve, of that in effect @effective. */
+static int set_capabilities(uint32_t reserve, uint32_t effective)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = { 0 };
+	struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3];
 
-	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0 ||
-	    syscall(SYS_capset, &header, none) < 0)
+	if (syscall(SYS_capget, &header, sets) < 0)
 		return -errno;
-	return 0;
+	sets[0] = (struct __user_cap_data_struct){ sets[0].permitted & effective,
+						   sets[0].permitted & reserve, 0 };
+	sets[1] = (struct __user_cap_data_struct){ 0 };
+	return syscall(SYS_capset, &header, sets) < 0 ? -errno : 0;
 }
 
 static int set_limits(void)
@@ -44,7 +51,7 @@ static int set_limits(void)
 	return 0;
 }
 
-int privs_drop(uid_t uid, gid_t gid)
+int privs_lower(uid_t uid, gid_t gid)
 {
 	int r = set_limits();
 
@@ -57,12 +64,24 @@ int privs_drop(uid_t uid, gid_t gid)
 		return -errno;
 	if (gid && setresgid(gid, gid, gid) < 0)
 		return -errno;
-	if (uid && setresuid(uid, uid, uid) < 0)
+	if (uid && (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0 || setresuid(uid, uid, uid) < 0))
 		return -errno;
-	r = drop_capabilities();
+	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0)
+		return -errno;
+	r = set_capabilities(IN_RESERVE, 0);
 	if (r < 0)
 		return r;
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
 		return -errno;
 	return 0;
+}
+
+int privs_raise(void)
+{
+	return set_capabilities(IN_RESERVE, IN_RESERVE);
+}
+
+int privs_drop(void)
+{
+	return set_capabilities(0, 0);
 }
