@@ -206,7 +206,7 @@ static const struct icmp_case icmp_cases[] = {
 	{ true, 12, 0, 0, EPROTO, true, 0 },	   { false, 1, 0, 0, ENETUNREACH, true, 0 },
 	{ false, 1, 1, 0, EACCES, true, 0 },	   { false, 1, 3, 0, EHOSTUNREACH, true, 0 },
 	{ false, 1, 4, 0, ECONNREFUSED, true, 0 }, { false, 2, 0, 1300, EMSGSIZE, false, 1300 },
-	{ false, 3, 0, 0, EHOSTUNREACH, true, 0 },
+	{ false, 3, 0, 0, EHOSTUNREACH, true, 0 }, { true, 3, 4, 0, EMSGSIZE, false, 1 },
 };
 
 static struct bytes icmp_packet(const struct icmp_case *c, uint32_t quoted_len)

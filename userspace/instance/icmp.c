@@ -29,7 +29,9 @@ static bool judge_v4(const uint8_t *icmp, struct icmp_error *e)
 			return false;
 		e->about.err = v4_errors[e->code];
 		if (e->code == ICMP_FRAG_NEEDED) {
-			e->about.mtu = packet_get16(icmp + 6);
+			/* a router older than RFC 1191 says 0: as small as can be, for the floor
+			 * that the plug-in has. We forbid fragments, so silence would be for ever. */
+			e->about.mtu = DMM_MAX(packet_get16(icmp + 6), 1);
 			return true;
 		}
 		break;
