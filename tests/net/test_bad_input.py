@@ -267,6 +267,20 @@ def mtu_too_large_for_native_xdp(w):
 
 
 @test
+def interface_with_too_many_queues(w):
+    w.run("ip", "link", "add", "c65", "numrxqueues", 65, "numtxqueues", 65, "type", "veth", "peer",
+          "name", "s65")
+    for dev in ("c65", "s65"):
+        w.run("ip", "link", "set", dev, "up")
+    try:
+        text = w.second("plugin: lwip, interface: c65, localPorts: 12000-12999")
+        w.refused(text.replace("{name: c9}", "{name: c65}"), "second", "c65 has 65 queues",
+                  "ethtool -L c65 combined 64", code=1)
+    finally:
+        w.run("ip", "link", "del", "c65")
+
+
+@test
 def no_free_port_range(w):
     """Ports that others reserved or bound are not taken from them."""
     reserved = w.run("sysctl", "-n", "net.ipv4.ip_local_reserved_ports").stdout.strip()

@@ -172,7 +172,13 @@ static int look_at_interface(struct dmmd_inst *inst, char *text, size_t size)
 	}
 	if (r < 0)
 		return fail(r, text, size, inst->spec.interface);
-	iface.queues = DMM_MIN(iface.queues, (uint32_t)DMM_MAX_QUEUES);
+	if (iface.queues > DMM_MAX_QUEUES) { /* what comes in by the others would not be served */
+		snprintf(text, size,
+			 "%s has %u queues, at most %d can be served\nethtool -L %s combined %d",
+			 inst->spec.interface, iface.queues, DMM_MAX_QUEUES, inst->spec.interface,
+			 DMM_MAX_QUEUES);
+		return -E2BIG;
+	}
 	if (inst->attached && inst->iface.ifindex != iface.ifindex)
 		inst->attached = false; /* it went with the interface it was on */
 	inst->iface = iface;
