@@ -381,6 +381,15 @@ def ten_thousand_connections_in_a_row(w):
 
 
 @test
+def bytes_are_exact_by_generic_xdp(w):
+    w.apply(w.policy(unavailable="reject").replace("{name: c0}", "{name: c0, mode: generic}"))
+    w.ready()
+    assert "generic" in w.instance()["got"], w.instance()["got"]
+    bytes_are_exact_both_ways_ipv4(w)
+    bytes_are_exact_both_ways_ipv6(w)
+
+
+@test
 def all_of_it_went_through_the_stack(w):
     w.all_was_steered()
 
