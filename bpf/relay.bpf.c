@@ -238,14 +238,18 @@ int dmm_sockops(struct bpf_sock_ops *ops)
 
 /* --- the SYN hold --- */
 
-struct syn {
+#define TCP_SYN 0x02
+#define TCP_RST 0x04
+#define TCP_ACK 0x10
+
+struct segment {
 	enum dmm_family family;
 	__be16 source, dest;
 	__u8 flags;
 };
 
 /* A TCP segment on lo? What is neither SYN nor RST passes at this price. */
-static __always_inline bool is_tcp(struct __sk_buff *skb, struct syn *syn)
+static __always_inline bool is_tcp(struct __sk_buff *skb, struct segment *ret)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	__u8 *ip = data + ETH_HLEN, *tcp;
@@ -255,20 +259,20 @@ static __always_inline bool is_tcp(struct __sk_buff *skb, struct syn *syn)
 			return false;
 		/* Options shift the header; a steered socket may have set some. */
 		tcp = ip + (ip[0] & 0xf) * 4;
-		syn->family = DMM_FAMILY_V4;
+		ret->family = DMM_FAMILY_V4;
 	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
 		if (data + ETH_HLEN + 60 > end || ip[6] != IPPROTO_TCP)
 			return false;
 		tcp = ip + 40;
-		syn->family = DMM_FAMILY_V6;
+		ret->family = DMM_FAMILY_V6;
 	} else {
 		return false;
 	}
 	if ((void *)tcp + 20 > end)
 		return false;
-	syn->source = *(__be16 *)tcp;
-	syn->dest = *(__be16 *)(tcp + 2);
-	syn->flags = tcp[13];
+	ret->source = *(__be16 *)tcp;
+	ret->dest = *(__be16 *)(tcp + 2);
+	ret->flags = tcp[13];
 	return true;
 }
 
@@ -288,7 +292,7 @@ static __always_inline void addrs_of(struct __sk_buff *skb, enum dmm_family fami
 }
 
 static __always_inline int hold(struct __sk_buff *skb, const struct dmm_sock *st,
-				const struct syn *syn)
+				const struct segment *syn)
 {
 	__u32 id = st->instance, len = skb->len - ETH_HLEN;
 	struct dmm_event *ev;
@@ -332,12 +336,12 @@ static __always_inline int hold(struct __sk_buff *skb, const struct dmm_sock *st
  * connection. Here the SYN is let go by the instance and the first bytes come from the application, so
  * that happens. The socket is there by the time of the reset; one that really resets has left its place
  * before. TCP sends the segment again. */
-static __always_inline bool is_false_reset(struct __sk_buff *skb, const struct syn *rst)
+static __always_inline bool is_false_reset(struct __sk_buff *skb, const struct segment *rst)
 {
-	__u32 state;
 	struct bpf_sock_tuple tuple = {};
 	struct dmm_tuple key = {};
 	struct bpf_sock *sk;
+	__u32 state;
 
 	addrs_of(skb, rst->family, key.relay, key.app);
 	key.relay_port = rst->source;
@@ -369,17 +373,17 @@ int dmm_lo(struct __sk_buff *skb)
 {
 	struct dmm_sock *st;
 	struct bpf_sock *sk;
-	struct syn syn;
+	struct segment seg;
 
-	if (!is_tcp(skb, &syn))
+	if (!is_tcp(skb, &seg))
 		return TC_ACT_OK;
-	if (syn.flags & 0x04) {
-		if (!is_false_reset(skb, &syn))
+	if (seg.flags & TCP_RST) {
+		if (!is_false_reset(skb, &seg))
 			return TC_ACT_OK;
 		count(DMM_REASON_FALSE_RESET);
 		return TC_ACT_SHOT;
 	}
-	if ((syn.flags & 0x12) != 0x02) /* SYN without ACK */
+	if ((seg.flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
 		return TC_ACT_OK;
 	/* Who sends it: what the instance injects comes from its raw socket, which has no state here. */
 	sk = skb->sk;
@@ -390,13 +394,13 @@ int dmm_lo(struct __sk_buff *skb)
 		return TC_ACT_OK;
 	st = bpf_sk_storage_get(&dmm_sock, sk, NULL, 0);
 	if (!st || st->verdict != DMM_VERDICT_USERSPACE || !st->registered ||
-	    syn.dest != st->relay_port)
+	    seg.dest != st->relay_port)
 		return TC_ACT_OK;
 	st->claim = 0; /* the instance owns the port from here on */
 
-	switch (relay_lookup(skb, syn.family, syn.dest, st->instance, st->incarnation)) {
+	switch (relay_lookup(skb, seg.family, seg.dest, st->instance, st->incarnation)) {
 	case RELAY_LIVE:
-		return hold(skb, st, &syn);
+		return hold(skb, st, &seg);
 	case RELAY_GONE:
 		return TC_ACT_OK; /* the instance died: the kernel refuses at once */
 	default:

@@ -71,6 +71,12 @@ def sh(*args, check=True, **kw):
     return r
 
 
+def status_of(pid):
+    """/proc/PID/status as a dict of texts."""
+    with open(f"/proc/{pid}/status") as f:
+        return dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
+
+
 class World:
     """client (where dmmd runs): 198.18.0.1, fd00:198:18::1 on c0.  server: .2, ::2 on s0."""
 

@@ -113,16 +113,16 @@ def an_address_goes_and_comes_back(w):
 
 # --- what others do ---
 
-def repaired(w, how_often):
-    return w.log().count("had to be put right") > how_often
+def repairs(w):
+    return w.log().count("had to be put right")
 
 
 @test
 def a_filter_that_somebody_removed_is_put_back(w):
-    before = w.log().count("had to be put right")
+    before = repairs(w)
     with Flows(w) as flows:
         w.run("tc", "filter", "del", "dev", "lo", "egress")
-        wait_for("it is noticed", lambda: repaired(w, before))
+        wait_for("it is noticed", lambda: repairs(w) > before)
         flows.all_go_on()
     w.check_policy()
 
@@ -139,10 +139,10 @@ def links_of(w, program):
 def hooks_that_somebody_detached_are_put_back(w):
     with Flows(w) as flows:
         for program in ("connect4", "connect6", "sockops", "sock_create", "bind4"):
-            before = w.log().count("had to be put right")
+            before = repairs(w)
             for link in links_of(w, program):
                 sh("bpftool", "link", "detach", "id", link)
-            wait_for(f"{program} is missed", lambda b=before: repaired(w, b))
+            wait_for(f"{program} is missed", lambda b=before: repairs(w) > b)
             assert links_of(w, program)
         flows.all_go_on()
     w.check_policy()
@@ -151,11 +151,11 @@ def hooks_that_somebody_detached_are_put_back(w):
 @test
 def a_flow_door_that_somebody_detached_is_put_back(w):
     """Without it the kernel answers for the stack, with resets: new flows are what can be had."""
-    before = w.log().count("had to be put right")
+    before = repairs(w)
     with Flows(w, ("/kernel",)) as flows:
         for link in links_of(w, "xdp"):
             sh("bpftool", "link", "detach", "id", link)
-        wait_for("it is missed", lambda: repaired(w, before))
+        wait_for("it is missed", lambda: repairs(w) > before)
         flows.all_go_on()
         w.check_policy()
 

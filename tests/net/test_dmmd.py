@@ -20,8 +20,8 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
 import plugins
-from dmmtest import (LONG, OUT, ROOT, World, connected, libc, local_port, main, sh, test,
-                     wait_for)
+from dmmtest import (LONG, OUT, ROOT, World, connected, libc, local_port, main, sh,
+                     status_of, test, wait_for)
 from flows import Flows
 
 ECHO = 8601
@@ -251,8 +251,7 @@ def nothing_handed_over_is_kept(w):
 
 @test
 def instance_has_no_privileges(w):
-    with open(f"/proc/{w.ready()}/status") as f:
-        status = dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
+    status = status_of(w.ready())
     assert set(status["Uid"].split()) == set(status["Uid"].split()[:1]) != {"0"}, status["Uid"]
     assert set(status["Gid"].split()) != {"0"}, status["Gid"]
     assert status["Groups"].split() in ([], status["Gid"].split()[:1]), status["Groups"]
@@ -271,13 +270,11 @@ def instance_has_no_privileges(w):
 def dmmd_keeps_only_the_capabilities_it_lists(w):
     """And so all tests of this folder show that they are enough."""
     with open(os.path.join(ROOT, "userspace/dmmd/caps.c")) as f:
-        listed = re.findall(r"\bCAP\((CAP_\w+), ", f.read())
+        listed = re.findall(r"^\t(CAP_\w+),", f.read(), re.M)
     out = sh("gcc", "-E", "-P", "-", input="#include <linux/capability.h>\n" + "\n".join(listed))
     want = sum(1 << int(n) for n in out.stdout.split()[-len(listed):])
-    with open("/proc/self/status") as f:
-        mine = int(re.search(r"CapPrm:\s+(\w+)", f.read())[1], 16)
-    with open(f"/proc/{w.daemon.pid}/status") as f:
-        status = dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
+    mine = int(status_of("self")["CapPrm"], 16)
+    status = status_of(w.daemon.pid)
     for name in ("CapPrm", "CapEff", "CapBnd"):
         assert int(status[name], 16) == want & mine, f"{name} {status[name]}, want {want & mine:x}"
     assert len(listed) == 13 and int(status["CapInh"], 16) == 0

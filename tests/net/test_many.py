@@ -11,7 +11,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from dmmtest import World, main, test, wait_for
+from dmmtest import World, main, status_of, test, wait_for
 
 FLOWS = 10000
 AT_ONCE = 200  # connects in progress
@@ -112,9 +112,7 @@ def not_reading(addr, began, stop):
 
 
 def memory_of(pid):
-    with open(f"/proc/{pid}/status") as f:
-        return {line.split(":")[0]: int(line.split()[1]) << 10 for line in f
-                if line.startswith("RssAnon")}["RssAnon"]
+    return int(status_of(pid)["RssAnon"].split()[0]) << 10
 
 
 @test

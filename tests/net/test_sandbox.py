@@ -8,7 +8,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
 import plugins
-from dmmtest import OUT, World, main, sh, test
+from dmmtest import OUT, World, main, sh, status_of, test
 
 # what create() does, and the number of the system call that is told
 ATTACKS = {
@@ -70,8 +70,7 @@ def code_that_a_plugin_runs_when_loaded_has_no_privilege(w):
 @test
 def a_serving_instance_is_in_the_sandbox(w):
     pid = w.ready()
-    with open(f"/proc/{pid}/status") as f:
-        status = dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
+    status = status_of(pid)
     assert status["Seccomp"] == "2", status["Seccomp"]
     assert os.listdir(f"/proc/{pid}/root/") == [], "its root folder is not empty"
     assert os.readlink(f"/proc/{pid}/ns/mnt") != os.readlink("/proc/self/ns/mnt")

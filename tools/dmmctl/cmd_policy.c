@@ -98,6 +98,16 @@ static struct json_object *policy_args(const char *path, const char *text, size_
 	return args;
 }
 
+static void print_messages(const struct ctl *ctl, struct json_object *result)
+{
+	struct json_object *messages = get_member(result, "messages");
+
+	if (!is_json(ctl))
+		fputs(get_text(result, "findings"), stderr);
+	for (size_t i = 0; messages && i < json_object_array_length(messages); i++)
+		note(ctl, "%s", json_object_get_string(json_object_array_get_idx(messages, i)));
+}
+
 /* What dmmd found, in the place of what was there. */
 static void take_findings(struct json_object *item, struct json_object *from)
 {
@@ -119,7 +129,7 @@ static void take_findings(struct json_object *item, struct json_object *from)
 static int ask_check(const struct ctl *ctl, const char *path, const struct dmm_findings *found,
 		     struct json_object *item)
 {
-	struct json_object *result = NULL, *refusal = NULL, *messages;
+	struct json_object *result = NULL, *refusal = NULL;
 	int r = ask_daemon_if_there(ctl, "check",
 				    policy_args(path, found->source, found->source_len), &result,
 				    &refusal);
@@ -135,13 +145,9 @@ static int ask_check(const struct ctl *ctl, const char *path, const struct dmm_f
 		json_object_put(refusal);
 		return r;
 	}
-	messages = get_member(result, "messages");
-	if (!is_json(ctl))
-		fputs(get_text(result, "findings"), stderr);
-	for (size_t i = 0; messages && i < json_object_array_length(messages); i++)
-		note(ctl, "%s", json_object_get_string(json_object_array_get_idx(messages, i)));
+	print_messages(ctl, result);
 	take_findings(item, result);
-	json_object_object_add(item, "messages", json_object_get(messages));
+	json_object_object_add(item, "messages", json_object_get(get_member(result, "messages")));
 	json_object_put(result);
 	return CTL_OK;
 }
@@ -190,16 +196,6 @@ int cmd_check(struct ctl *ctl)
 }
 
 /* --- apply --- */
-
-static void print_messages(const struct ctl *ctl, struct json_object *result)
-{
-	struct json_object *messages = get_member(result, "messages");
-
-	if (!is_json(ctl))
-		fputs(get_text(result, "findings"), stderr);
-	for (size_t i = 0; messages && i < json_object_array_length(messages); i++)
-		note(ctl, "%s", json_object_get_string(json_object_array_get_idx(messages, i)));
-}
 
 int cmd_apply(struct ctl *ctl)
 {

@@ -10,35 +10,28 @@
 #include "base/log.h"
 #include "base/util.h"
 
-/* linux/capability.h of Debian 12 knows them all */
-#define CAP(name, why)                                                                             \
-	{                                                                                          \
-#name, name, why                                                                   \
-	}
-
-const struct dmmd_cap dmmd_caps[] = {
-	CAP(CAP_BPF, "loads the BPF programs and maps"),
-	CAP(CAP_PERFMON, "the programs follow pointers of the kernel's"),
-	CAP(CAP_NET_ADMIN, "attaches to cgroups, interfaces and lo; reserves ports"),
-	CAP(CAP_NET_RAW, "opens AF_XDP and raw sockets for the instances"),
-	CAP(CAP_IPC_LOCK, "memory of AF_XDP is locked"),
-	CAP(CAP_SYS_ADMIN, "enters network namespaces; gives instances an empty root"),
-	CAP(CAP_SETUID, "instances become the user dmm"),
-	CAP(CAP_SETGID, "instances become the group dmm"),
-	CAP(CAP_SETPCAP, "instances give up what they could get back"),
-	CAP(CAP_KILL, "ends instances, which run as another user"),
-	CAP(CAP_CHOWN, "the control socket belongs to the group dmm"),
-	CAP(CAP_SYS_PTRACE, "tells whose sockets stay in the kernel"),
-	CAP(CAP_DAC_READ_SEARCH, "SIGHUP reads a policy wherever it lies"),
-	{ NULL, 0, NULL },
+static const int kept[] = {
+	CAP_BPF,	     /* loads the BPF programs and maps */
+	CAP_PERFMON,	     /* the programs follow pointers of the kernel's */
+	CAP_NET_ADMIN,	     /* attaches to cgroups, interfaces and lo; reserves ports */
+	CAP_NET_RAW,	     /* opens AF_XDP and raw sockets for the instances */
+	CAP_IPC_LOCK,	     /* memory of AF_XDP is locked */
+	CAP_SYS_ADMIN,	     /* enters network namespaces; gives instances an empty root */
+	CAP_SETUID,	     /* instances become the user dmm */
+	CAP_SETGID,	     /* instances become the group dmm */
+	CAP_SETPCAP,	     /* instances give up what they could get back */
+	CAP_KILL,	     /* ends instances, which run as another user */
+	CAP_CHOWN,	     /* the control socket belongs to the group dmm */
+	CAP_SYS_PTRACE,	     /* tells whose sockets stay in the kernel */
+	CAP_DAC_READ_SEARCH, /* SIGHUP reads a policy wherever it lies */
 };
 
 static uint64_t wanted(void)
 {
 	uint64_t mask = 0;
 
-	for (const struct dmmd_cap *cap = dmmd_caps; cap->name; cap++)
-		mask |= 1ull << cap->number;
+	for (size_t i = 0; i < DMM_ARRAY_SIZE(kept); i++)
+		mask |= 1ull << kept[i];
 	return mask;
 }
 

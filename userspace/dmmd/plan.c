@@ -13,16 +13,16 @@
 static enum dmmd_step_kind kind_of(const struct dmmd_inst *inst, const struct dmmd_spec *wanted,
 				   bool restore)
 {
+	bool same = inst && dmmd_spec_same(&inst->spec, wanted);
+	bool stays = restore && same && inst->held; /* as an operator left it */
+
 	if (!inst)
 		return DMMD_STEP_START;
 	if (!inst->pid && inst->life == DMMD_STOPPED)
-		return restore && inst->held && dmmd_spec_same(&inst->spec, wanted)
-			       ? DMMD_STEP_KEEP
-			       : DMMD_STEP_START;
-	if (inst->life == DMMD_DRAINING && dmmd_spec_same(&inst->spec, wanted))
-		return restore && inst->held ? DMMD_STEP_KEEP : DMMD_STEP_AGAIN;
-	if (inst->life == DMMD_DRAINING || inst->life == DMMD_ENDING ||
-	    !dmmd_spec_same(&inst->spec, wanted))
+		return stays ? DMMD_STEP_KEEP : DMMD_STEP_START;
+	if (inst->life == DMMD_DRAINING && same)
+		return stays ? DMMD_STEP_KEEP : DMMD_STEP_AGAIN;
+	if (inst->life == DMMD_DRAINING || inst->life == DMMD_ENDING || !same)
 		return DMMD_STEP_CHANGE;
 	if (inst->life == DMMD_DEAD || inst->life == DMMD_FAILED)
 		return DMMD_STEP_KICK;

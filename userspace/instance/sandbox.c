@@ -204,17 +204,12 @@ static int install_filter(void)
 	return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0 ? -errno : 0;
 }
 
-int sandbox_seccomp(char *words, size_t size, unsigned int *ret_syscalls)
-{
-	int r = catch_refused(words, size);
-
-	*ret_syscalls = DMM_ARRAY_SIZE(allowed);
-	return r < 0 ? r : install_filter();
-}
-
 int sandbox_enter(char *words, size_t size, struct sandbox *ret)
 {
 	int r = sandbox_landlock(&ret->landlock);
 
-	return r < 0 ? r : sandbox_seccomp(words, size, &ret->syscalls);
+	ret->syscalls = DMM_ARRAY_SIZE(allowed);
+	if (r == 0)
+		r = catch_refused(words, size);
+	return r < 0 ? r : install_filter();
 }

@@ -23,9 +23,6 @@ struct sandbox {
  * signal to others. *ret_version: of the kernel's, 0: it has none. */
 int sandbox_landlock(int *ret_version);
 
-/* seccomp: no system call but those that `#syscalls` comments name. The first other one ends the
- * process by SIGSYS, after its number was written to @last_words. */
-int sandbox_seccomp(char *last_words, size_t size, unsigned int *ret_syscalls);
-
-/* Both, for good. */
+/* That, and seccomp: no system call but those that `#syscalls` comments name. The first other one ends
+ * the process by SIGSYS, after its number was written to @last_words. For good. */
 int sandbox_enter(char *last_words, size_t size, struct sandbox *ret);

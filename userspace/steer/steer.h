@@ -55,8 +55,9 @@ int dmm_steer_cgroup_path(struct dmm_steer *steer, uint64_t id, char *ret, size_
 int dmm_steer_set_class(struct dmm_steer *steer, uint64_t cgroup_id, uint32_t class_id,
 			uint32_t level);
 int dmm_steer_unset_class(struct dmm_steer *steer, uint64_t cgroup_id);
-/* Re-attaches what somebody took away (lo filter, links); returns how many it had to. What went with its
- * cgroup is forgotten and not counted: nobody took it. -ESTALE: a teardown has removed everything, nothing is re-attached. */
+/* Re-attaches what somebody took away (lo filter, links); returns how many it had to. What went with
+ * its cgroup is forgotten and not counted: nobody took it. -ESTALE: a teardown has removed
+ * everything, nothing is re-attached. */
 int dmm_steer_repair(struct dmm_steer *steer);
 
 /* --- policy --- */
