@@ -13,7 +13,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from dmmtest import LONG, OUT, World, main, sh, test, wait_for
+from dmmtest import LONG, OUT, ROOT, World, main, sh, test, wait_for
 
 SOME = 25
 SHIM = os.path.join(OUT, "tests/net/failat.so")
@@ -121,6 +121,35 @@ def bpf_calls_that_fail(w):
 @test
 def allocations_that_fail(w):
     every_failure(w, "malloc")
+
+
+def checked(w, path, at):
+    """`dmmctl check` with the at-th allocation failing: its exit code, how many there were."""
+    env = {**os.environ, "LD_PRELOAD": SHIM, "FAIL_KIND": "malloc", "FAIL_AT": str(at),
+           "FAIL_COUNT": w.count}
+    said = sh(os.path.join(OUT, "dmmctl"), "check", path, env=env, check=False,
+              errors="replace")
+    with open(w.count, "rb") as f:
+        n = int.from_bytes(f.read(8), "little")
+    os.unlink(w.count)
+    return said, n
+
+
+@test
+def a_wrong_policy_stays_wrong_without_memory(w):
+    folder, tried = os.path.join(ROOT, "policy/wrong"), 0
+    for name in sorted(n for n in os.listdir(folder) if n.endswith(".yaml")):
+        said, n = checked(w, os.path.join(folder, name), 0)
+        if said.returncode == 0:  # only warnings
+            continue
+        assert said.returncode == 5 and n > 5, f"{name}: exit {said.returncode}, {n} allocations"
+        for k in range(1, n + 1):
+            said, _ = checked(w, os.path.join(folder, name), k)
+            assert said.returncode in (1, 5) and said.stderr, \
+                f"{name}, allocation {k}: exit {said.returncode}: {said.stdout}{said.stderr}"
+            tried += 1
+    print(f"# {tried} allocations failed while wrong policies were checked")
+    assert tried > 200
 
 
 if __name__ == "__main__":

@@ -216,6 +216,24 @@ static void what_the_environment_refuses_is_passed_on(void **state)
 	assert_null(tables.blocks[0]);
 }
 
+static int no_class(void *ctx, const char *cgroup)
+{
+	(void)ctx, (void)cgroup;
+	return -ENOSPC;
+}
+
+static void too_many_cgroups_are_told_where(void **state)
+{
+	(void)state;
+	parse(HEAD "  rules: [{name: a, match: {cgroup: /app-3}, action: {stack: fast}}]\n" TAIL);
+	env.class_of = no_class;
+	assert_int_equal(dmm_policy_compile(policy, &env, &tables, &found), -ENOSPC);
+	assert_int_equal(found.n, 1);
+	assert_int_equal(found.items[0].code, DMM_CODE_TABLES);
+	assert_int_equal(found.items[0].place.line, 7);
+	assert_non_null(strstr(found.items[0].text, "/app-3"));
+}
+
 /* Text that grows. */
 struct text {
 	char *s;
@@ -355,6 +373,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(class_ids_not_in_use_have_no_roots, prepare, drop),
 		cmocka_unit_test_setup_teardown(what_the_environment_refuses_is_passed_on, prepare,
 						drop),
+		cmocka_unit_test_setup_teardown(too_many_cgroups_are_told_where, prepare, drop),
 		cmocka_unit_test_setup_teardown(equal_classes_share_their_tables, prepare, drop),
 		cmocka_unit_test_setup_teardown(halves_that_agree_need_no_node, prepare, drop),
 		cmocka_unit_test_setup_teardown(over_budget_names_the_costly_rule, prepare, drop),

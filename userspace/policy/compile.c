@@ -93,21 +93,22 @@ static int by_prefix(const void *a, const void *b)
 	return x->rule < y->rule ? -1 : x->rule > y->rule;
 }
 
-static int rank_prefixes(const struct dmm_policy *policy, enum dmm_family family,
-			 struct ranked *ranked)
+static int rank_prefixes(struct compiler *c, enum dmm_family family)
 {
+	struct ranked *ranked = &c->family[family];
 	struct dmm_prefixes *prefixes = &ranked->prefixes;
-	size_t i, n = policy->n_rules;
+	size_t i, n = c->policy->n_rules;
 	int r;
 
 	ranked->starts = calloc(n + 2, sizeof(*ranked->starts));
 	if (!ranked->starts)
 		return -ENOMEM;
 	for (i = 0; i < n; i++) {
-		r = dmm_prefixes_add(prefixes, &policy->rules[i], i, family);
+		r = dmm_prefixes_add(prefixes, &c->policy->rules[i], i, family);
+		ranked->starts[i + 1] = prefixes->n;
+		c->cost[i].bytes += (prefixes->n - ranked->starts[i]) * sizeof(struct dmm_run);
 		if (r < 0)
 			return r;
-		ranked->starts[i + 1] = prefixes->n;
 	}
 	ranked->ranks = calloc(prefixes->n + 1, sizeof(*ranked->ranks));
 	if (!ranked->ranks)
@@ -364,7 +365,7 @@ static int compiler_init(struct compiler *c, const struct dmm_policy *policy)
 		return -ENOMEM;
 	r = dmm_groups_make(policy, &c->groups);
 	for (f = 0; f < DMM_NUM_FAMILIES && r == 0; f++)
-		r = rank_prefixes(policy, f, &c->family[f]);
+		r = rank_prefixes(c, f);
 	return r;
 }
 
@@ -396,14 +397,22 @@ static int build_classes(struct compiler *c, const uint32_t *class_ids, unsigned
 	return r;
 }
 
-static int ask_classes(const struct compiler *c, const struct dmm_compile_env *env, uint32_t *ret)
+static int ask_classes(const struct compiler *c, const struct dmm_compile_env *env, uint32_t *ret,
+		       struct dmm_findings *found)
 {
 	size_t g;
 
 	ret[0] = 0;
 	for (g = 1; g < c->groups.n; g++) {
-		int id = env->class_of(env->ctx, c->groups.items[g].cgroup);
+		const struct dmm_group *group = &c->groups.items[g];
+		int id = env->class_of(env->ctx, group->cgroup);
 
+		if (id == -ENOSPC)
+			dmm_find(found, DMM_CODE_TABLES,
+				 c->policy->rules[group->rules[0]].cgroup_place,
+				 "name a cgroup above several of them",
+				 "no room for the class of cgroup %s: there are %u at most",
+				 group->cgroup, DMM_MAX_CLASSES - 1);
 		if (id < 0)
 			return id;
 		ret[g] = id;
@@ -520,7 +529,7 @@ static void blame(struct compiler *c, struct dmm_findings *found)
 			"the tables would be larger than %zu MiB; rule '%s' is among those that cost most "
 			"(cidr %zu, except %zu, ports %zu; in the tables of at least %u cgroups)",
 			c->budget >> 20, rule->name, rule->n_remote, rule->n_except, rule->n_ports,
-			c->cost[worst].lists);
+			DMM_MAX(c->cost[worst].lists, 1u));
 		c->cost[worst].bytes = 0;
 	}
 }
@@ -535,7 +544,7 @@ int dmm_policy_compile(const struct dmm_policy *policy, const struct dmm_compile
 	r = compiler_init(&c, policy);
 	class_ids = calloc(c.groups.n + 1, sizeof(*class_ids));
 	if (r == 0)
-		r = class_ids ? ask_classes(&c, env, class_ids) : -ENOMEM;
+		r = class_ids ? ask_classes(&c, env, class_ids, found) : -ENOMEM;
 	if (r == 0)
 		r = build_classes(&c, class_ids, DMM_NUM_DIRS);
 	if (r == 0)

@@ -44,10 +44,9 @@ int dmm_findings_add(struct dmm_findings *found, enum dmm_severity severity, uns
 	char text[MAX_TEXT];
 	va_list ap;
 
-	if (*count >= DMM_MAX_FINDINGS) {
-		++*count;
+	if (++*count >
+	    DMM_MAX_FINDINGS) /* and where it cannot be stored: it was found all the same */
 		return 0;
-	}
 	va_start(ap, format);
 	vsnprintf(text, sizeof(text), format, ap);
 	va_end(ap);
@@ -63,7 +62,6 @@ int dmm_findings_add(struct dmm_findings *found, enum dmm_severity severity, uns
 							 .place = place,
 							 .text = DMM_TAKE_PTR(own_text),
 							 .hint = DMM_TAKE_PTR(own_hint) };
-	++*count;
 	return 0;
 }
 

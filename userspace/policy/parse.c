@@ -542,7 +542,7 @@ static int parse_text(const char *text, size_t len, struct dmm_policy *policy,
 
 static int refuse_size(struct dmm_findings *found)
 {
-	int r = dmm_find(found, DMM_CODE_SIZE, (struct dmm_place){ 0 }, NULL,
+	int r = dmm_find(found, DMM_CODE_SIZE, (struct dmm_place){ 1, 1, 1 }, NULL,
 			 "the file is larger than %u MiB", DMM_MAX_POLICY_SIZE >> 20);
 
 	return r < 0 ? r : -EINVAL;
