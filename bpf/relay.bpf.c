@@ -63,54 +63,51 @@ static __always_inline void enter_tuple(const struct dmm_sock *st, const __u8 *a
 	bpf_map_update_elem(&dmm_tuples, &key, &peer, BPF_ANY);
 }
 
-/* The value is too large for the stack: one per CPU. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct dmm_flow);
-} dmm_scratch SEC(".maps");
+/* The name of the rule that decided, as long as its generation is there. */
+static __always_inline void copy_rule_name(const struct dmm_sock *st, char *name)
+{
+	const struct dmm_gen_meta *meta = live_meta(st->slot);
+	const struct dmm_rule *rule;
+
+	if (st->rule == DMM_NO_RULE || !meta || meta->generation != st->generation)
+		return;
+	rule = live_rule(st->slot, st->rule);
+	if (rule)
+		__builtin_memcpy(name, rule->name, DMM_NAME_LEN);
+}
 
 static __always_inline void enter_flow(struct bpf_sock_ops *ops, const struct dmm_sock *st,
 				       const __u8 *app, __be16 app_port)
 {
 	__u64 cookie = bpf_get_socket_cookie(ops);
-	struct dmm_rule *rule = NULL;
-	struct dmm_flow *flow;
-	__u32 zero = 0;
+	struct dmm_flow flow;
 
-	flow = bpf_map_lookup_elem(&dmm_scratch, &zero);
-	if (!flow)
-		return;
-	__builtin_memset(flow, 0, sizeof(*flow));
-	flow->state = DMM_FLOW_CONNECTING;
-	flow->verdict = st->verdict;
-	flow->reason = st->reason;
-	flow->family = dmm_addr_family(st->remote);
-	flow->proto = DMM_PROTO_TCP;
-	flow->generation = st->generation;
-	flow->instance = st->instance;
-	flow->pid = st->pid;
-	flow->uid = st->uid;
-	__builtin_memcpy(flow->remote, st->remote, 16);
-	flow->remote_port = st->remote_port;
+	__builtin_memset(&flow, 0, sizeof(flow));
+	flow.state = DMM_FLOW_CONNECTING;
+	flow.verdict = st->verdict;
+	flow.reason = st->reason;
+	flow.family = dmm_addr_family(st->remote);
+	flow.proto = DMM_PROTO_TCP;
+	flow.generation = st->generation;
+	flow.instance = st->instance;
+	flow.pid = st->pid;
+	flow.uid = st->uid;
+	__builtin_memcpy(flow.remote, st->remote, 16);
+	flow.remote_port = st->remote_port;
 	if (st->verdict == DMM_VERDICT_USERSPACE) {
-		__builtin_memcpy(flow->local, st->local, 16);
-		flow->local_port = st->local_port;
-		flow->app_port = app_port;
-		flow->relay_port = st->relay_port;
+		__builtin_memcpy(flow.local, st->local, 16);
+		flow.local_port = st->local_port;
+		flow.app_port = app_port;
+		flow.relay_port = st->relay_port;
 	} else {
-		__builtin_memcpy(flow->local, app, 16);
-		flow->local_port = app_port;
+		__builtin_memcpy(flow.local, app, 16);
+		flow.local_port = app_port;
 	}
-	flow->cgroup = st->cgroup;
-	flow->opened_ns = bpf_ktime_get_ns();
-	__builtin_memcpy(flow->comm, st->comm, sizeof(flow->comm));
-	if (st->rule != DMM_NO_RULE)
-		rule = live_rule(st->slot, st->rule);
-	if (rule)
-		__builtin_memcpy(flow->rule, rule->name, sizeof(flow->rule));
-	if (bpf_map_update_elem(&dmm_flows, &cookie, flow, BPF_ANY))
+	flow.cgroup = st->cgroup;
+	flow.opened_ns = bpf_ktime_get_ns();
+	__builtin_memcpy(flow.comm, st->comm, sizeof(flow.comm));
+	copy_rule_name(st, flow.rule);
+	if (bpf_map_update_elem(&dmm_flows, &cookie, &flow, BPF_ANY))
 		count(DMM_REASON_FLOW_TABLE_FULL);
 }
 

@@ -29,10 +29,12 @@ const struct dmm_map_values *dmm_map_values;
 #define SOCK_STREAM  1
 #define EADDRINUSE   98
 #define MAX_LEVELS   32
-#define PORT_TRIES   64
-#define SAME_CALL_NS 50000
+#define RANDOM_STEPS 16
 #define ALLOW	     1
 #define DENY	     0
+
+/* Two hooks that run within this time with the same address in them may be of one call. */
+const volatile __u64 same_call_ns = 50000;
 
 /* --- class --- */
 
@@ -108,6 +110,8 @@ static __always_inline enum dmm_reason carries(struct bpf_sock_addr *ctx, struct
 		return DMM_REASON_TRANSPARENT;
 	if (tcp && sock_has_md5(tcp))
 		return DMM_REASON_TCP_MD5;
+	if (tcp && sock_has_ip_options(tcp))
+		return DMM_REASON_IP_OPTIONS;
 	if (sk->src_port)
 		return DMM_REASON_BOUND_PORT;
 
@@ -148,30 +152,47 @@ static __always_inline void release_claim(struct dmm_sock *st)
 	st->claim = 0;
 }
 
-/* Claims a free wire port of the instance; 0 when there is none. The rotor moves by a random step
- * (RFC 6056, algorithm 5): hard to guess, and long before a port comes again. */
+struct port_search {
+	struct dmm_inst_shared *page;
+	__u32 at, n; /* where it has come to, and how many ports the instance has */
+	__u32 stamp, found;
+};
+
+/* Claims the next port, if it is free; 1 ends bpf_loop(). The rotor moves by a random step (RFC 6056,
+ * algorithm 5): hard to guess, and long before a port comes again. Where a few of these meet none that
+ * is free, all are tried. */
+static long try_port(__u32 turn, struct port_search *s)
+{
+	__u32 step = turn < RANDOM_STEPS ? (bpf_get_prandom_u32() & 7) + 1 : 0, i;
+
+	s->at = step ? __sync_fetch_and_add(&s->page->next_port, step) + step : s->at + 1;
+	i = s->at % s->n;
+	if (i >= DMM_MAX_PORTS)
+		return 1;
+	if (s->page->port[i] != DMM_PORT_FREE ||
+	    __sync_val_compare_and_swap(&s->page->port[i], DMM_PORT_FREE, s->stamp) !=
+		    DMM_PORT_FREE)
+		return 0;
+	s->found = i + 1;
+	return 1;
+}
+
+/* Claims a free wire port of the instance; 0 when there is none. */
 static __always_inline __u16 claim_port(const struct dmm_instance *inst, __u32 id, __u32 *ret_claim)
 {
-	__u32 n = inst->port_last - inst->port_first + 1;
-	struct dmm_inst_shared *page = shared(id);
-	__u32 stamp = (__u32)(bpf_ktime_get_coarse_ns() >> 20) | 2;
+	struct port_search s = {
+		.page = shared(id),
+		.n = inst->port_last - inst->port_first + 1,
+		.stamp = (__u32)(bpf_ktime_get_coarse_ns() >> 20) | 2,
+	};
 
-	if (!page)
+	if (!s.page)
 		return 0;
-	for (int try = 0; try < PORT_TRIES; try++) {
-		__u32 step = (bpf_get_prandom_u32() & 7) + 1;
-		__u32 i = (__sync_fetch_and_add(&page->next_port, step) + step) % n;
-
-		if (i >= DMM_MAX_PORTS)
-			return 0;
-		if (page->port[i] == DMM_PORT_FREE &&
-		    __sync_val_compare_and_swap(&page->port[i], DMM_PORT_FREE, stamp) ==
-			    DMM_PORT_FREE) {
-			*ret_claim = stamp;
-			return inst->port_first + i;
-		}
-	}
-	return 0;
+	bpf_loop(RANDOM_STEPS + s.n, try_port, &s, 0);
+	if (!s.found)
+		return 0;
+	*ret_claim = s.stamp;
+	return inst->port_first + s.found - 1;
 }
 
 static __always_inline void relay_addr(__u8 *addr, enum dmm_family family)
@@ -260,7 +281,7 @@ static __always_inline bool decided_already(const struct dmm_sock *st, const __u
 		return st->claim && port == st->relay_port && addr_equal(remote, st->relay);
 	return st->verdict != DMM_VERDICT_NONE && st->generation == generation &&
 	       port == st->remote_port && addr_equal(remote, st->remote) &&
-	       bpf_ktime_get_ns() - st->decided_ns < SAME_CALL_NS;
+	       bpf_ktime_get_ns() - st->decided_ns < same_call_ns;
 }
 
 static __always_inline void settle(struct dmm_sock *st, const struct dmm_choice *c, dmm_slot slot,
@@ -385,8 +406,8 @@ static __always_inline int get_name(struct bpf_sock_addr *ctx, bool v6, bool pee
 	struct dmm_peer *found;
 	struct dmm_sock *st;
 
-	if (!sk || !CTX_READ(ctx->user_port))
-		return ALLOW; /* unbound: nothing of ours to show */
+	if (!sk || CTX_READ(ctx->type) != SOCK_STREAM || !CTX_READ(ctx->user_port))
+		return ALLOW; /* not TCP, or unbound: nothing of ours to show */
 	st = bpf_sk_storage_get(&dmm_sock, sk, NULL, 0);
 	if (st && st->verdict == DMM_VERDICT_USERSPACE) {
 		if (sk->dst_port != st->relay_port)

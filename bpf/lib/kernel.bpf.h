@@ -25,8 +25,14 @@ struct sock {
 	struct sock_common __sk_common;
 };
 
+struct ipv6_pinfo {
+	void *opt;
+};
+
 struct inet_sock {
 	struct sock sk;
+	struct ipv6_pinfo *pinet6;
+	void *inet_opt;
 	unsigned long inet_flags; /* since 6.6 */
 };
 
@@ -65,6 +71,16 @@ static __always_inline bool sock_is_transparent(struct tcp_sock *tcp)
 static __always_inline bool sock_has_md5(struct tcp_sock *tcp)
 {
 	return bpf_core_field_exists(tcp->md5sig_info) && BPF_CORE_READ(tcp, md5sig_info);
+}
+
+/* IP_OPTIONS, or extension headers (RFC 3542) were set on it: they would not reach the wire. */
+static __always_inline bool sock_has_ip_options(struct tcp_sock *tcp)
+{
+	struct inet_sock *inet = &tcp->inet_conn.icsk_inet;
+
+	if (inet->inet_opt)
+		return true;
+	return bpf_core_field_exists(inet->pinet6) && inet->pinet6 && inet->pinet6->opt;
 }
 
 /* Payload that left, counted once. (bytes_acked would count SYN and FIN too.) */

@@ -47,10 +47,14 @@ int bpfenv_share(const struct bpfenv *env, struct bpf_object *obj)
 
 static int load(struct bpfenv *env)
 {
-	env->sock = sock_bpf__open_and_load();
+	env->sock = sock_bpf__open();
 	env->relay = relay_bpf__open();
 	env->steer = steer_bpf__open();
 	if (!env->sock || !env->relay || !env->steer)
+		return -1;
+	if (env->same_call_ns)
+		env->sock->rodata->same_call_ns = env->same_call_ns;
+	if (sock_bpf__load(env->sock) < 0)
 		return -1;
 	if (bpfenv_share(env, env->relay->obj) < 0 || bpfenv_share(env, env->steer->obj) < 0)
 		return -1;

@@ -22,6 +22,7 @@ struct bpfenv {
 	struct relay_bpf *relay;
 	struct steer_bpf *steer;
 	struct dmm_config config; /* as in the map; bpfenv_set_config() after a change */
+	uint64_t same_call_ns;	  /* set before bpfenv_open(): the socket door's; 0: as built */
 };
 
 /* @env must be zeroed. A setup function calls it: it returns 0 or -1 and says why on stderr. */

@@ -24,6 +24,7 @@
 #include "bpf/sock.skel.h"
 
 static char mount_point[256], home[512], top[512], child[600];
+static bool nested; /* applications are in the child */
 
 /* --- cgroups --- */
 
@@ -64,7 +65,7 @@ static uint64_t cgroup_id(const char *path)
 
 void sockrig_enter(void)
 {
-	assert_int_equal(move_to(top), 0);
+	assert_int_equal(move_to(nested ? child : top), 0);
 }
 
 void sockrig_enter_child(void)
@@ -262,22 +263,14 @@ static int attach(struct sockrig *rig, struct bpf_program *prog, int cgroup_fd)
 	return 0;
 }
 
-static int attach_all(struct sockrig *rig)
+static int attach_all(struct sockrig *rig, const char *cgroup)
 {
-	dmm_autoclose int fd = open(top, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	dmm_autoclose int fd = open(cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct bpf_program *prog;
 
 	bpf_object__for_each_program(prog,
 				     rig->env.sock->obj) if (attach(rig, prog, fd) < 0) return -1;
 	return attach(rig, rig->env.relay->progs.dmm_sockops, fd);
-}
-
-void sockrig_attach_child(struct sockrig *rig)
-{
-	dmm_autoclose int fd = open(child, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	assert_int_equal(attach(rig, rig->env.sock->progs.dmm_connect4, fd), 0);
-	assert_int_equal(attach(rig, rig->env.sock->progs.dmm_connect6, fd), 0);
 }
 
 void sockrig_attach_lo(struct sockrig *rig)
@@ -318,12 +311,15 @@ static void make_host(struct sockrig *rig)
 	set_class(rig, child, RIG_CHILD_CLASS);
 }
 
-int sockrig_setup(void **state)
+static int setup(void **state, uint64_t same_call_ns)
 {
 	struct sockrig *rig = calloc(1, sizeof(*rig));
 
 	*state = rig;
-	if (!rig || bpfenv_open(&rig->env) < 0)
+	if (!rig)
+		return -1;
+	rig->env.same_call_ns = same_call_ns;
+	if (bpfenv_open(&rig->env) < 0)
 		return -1;
 	if (mkdir(top, 0755) < 0 || mkdir(child, 0755) < 0) {
 		perror(child);
@@ -331,7 +327,18 @@ int sockrig_setup(void **state)
 	}
 	rig->relay[0] = rig->relay[1] = rig->ring_fd = -1;
 	make_host(rig);
-	return attach_all(rig);
+	return attach_all(rig, top);
+}
+
+int sockrig_setup(void **state)
+{
+	return setup(state, 0);
+}
+
+int sockrig_setup_nested(void **state)
+{
+	nested = true;
+	return setup(state, 60000000000ull) < 0 ? -1 : attach_all(*state, child);
 }
 
 int sockrig_reset(void **state)

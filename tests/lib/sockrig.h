@@ -57,8 +57,9 @@ void sockrig_enter(void);
 void sockrig_enter_child(void);
 void sockrig_leave(void);
 
-/* Attaches the connect hooks to the child as well. */
-void sockrig_attach_child(struct sockrig *rig);
+/* As sockrig_setup(), with all hooks attached to the child as well, where applications are then: each
+ * call runs two of them, and however slow the machine, they know it for one. */
+int sockrig_setup_nested(void **state);
 /* The filter of lo; goes with the network namespace. */
 void sockrig_attach_lo(struct sockrig *rig);
 

@@ -169,6 +169,16 @@ def transparent_sockets(w):
     w.stays("transparent", with_option, w.server6, socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
 
 
+@test
+def sockets_with_ip_options(w):
+    """What the application set there is for the wire, which only the kernel writes so."""
+    nops = b"\x01\x01\x01\x00"
+    pad = b"\x00\x00" + b"\x01\x04\x00\x00\x00\x00"  # PadN in one header of 8 bytes
+    w.stays("ip-options", with_option, w.server4, socket.IPPROTO_IP, socket.IP_OPTIONS, nops)
+    for name in (socket.IPV6_HOPOPTS, socket.IPV6_DSTOPTS):
+        w.stays("ip-options", with_option, w.server6, socket.IPPROTO_IPV6, name, pad)
+
+
 def md5_key(addr, key):
     """struct tcp_md5sig for a peer."""
     raw = socket.inet_pton(family_of(addr), addr)

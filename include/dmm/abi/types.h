@@ -7,7 +7,7 @@
 #include <linux/types.h>
 
 /* Changes whenever a pinned map's meaning changes: dmmd refuses pins of another layout by name. */
-#define DMM_ABI_LAYOUT 1
+#define DMM_ABI_LAYOUT 2
 
 #define DMM_MAX_INSTANCES 64	/* slots in every per-instance map; slot = instance id */
 #define DMM_MAX_QUEUES	  64	/* per instance: xsk index = instance * DMM_MAX_QUEUES + queue */
@@ -100,7 +100,9 @@ enum dmm_inst_state {
 	X(KERNEL_THREAD, "kernel-thread",                                                          \
 	  "sockets of kernel threads (NFS, CIFS ...) stay in the kernel")                          \
 	X(FALSE_RESET, "false-reset",                                                              \
-	  "the kernel reset a relay leg whose handshake it was completing: dropped")
+	  "the kernel reset a relay leg whose handshake it was completing: dropped")               \
+	X(IP_OPTIONS, "ip-options",                                                                \
+	  "sockets with IP options or IPv6 extension headers stay in the kernel")
 
 enum dmm_reason {
 #define DMM_X(name, word, text) DMM_REASON_##name,
