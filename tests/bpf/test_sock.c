@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <sched.h>
@@ -533,11 +534,86 @@ static void ports_of_instances_cannot_be_bound(void **state)
 static void udp_is_not_touched(void **state)
 {
 	struct sockrig *rig = *state;
+	uint64_t before = bpfenv_counter(&rig->env, DMM_REASON_NOT_STREAM);
 	int fd = sockrig_socket(AF_INET, SOCK_DGRAM, 0);
 	struct dmm_sock st;
 
 	assert_int_equal(sockrig_connect(fd, RIG_FAR4, RIG_PORT_STRICT), 0);
+	assert_int_equal(bpfenv_counter(&rig->env, DMM_REASON_NOT_STREAM), before + 1);
 	sockrig_assert_peer(fd, RIG_FAR4, RIG_PORT_STRICT);
+	sockrig_state(rig, fd, &st);
+	assert_int_equal(st.verdict, DMM_VERDICT_NONE);
+	close(fd);
+}
+
+/* --- when a table or the memory ends --- */
+
+/* Steered all the same: only `dmmctl flows list` does not know it. */
+static void a_flow_that_cannot_be_listed_is_steered(void **state)
+{
+	dmm_autofree struct dmm_flow *flow = calloc(1, sizeof(*flow));
+	struct sockrig *rig = *state;
+	int flows = bpfenv_map(&rig->env, "dmm_flows"), fd;
+	uint64_t cookie, first = 1ull << 60;
+
+	for (cookie = first; bpf_map_update_elem(flows, &cookie, flow, BPF_ANY) == 0; cookie++)
+		;
+	assert_true(cookie - first > 1000);
+	fd = sockrig_socket(FRESH);
+	expect(rig, RIG_FAR4, RIG_PORT_STRICT, 0, DMM_VERDICT_USERSPACE, DMM_REASON_RULE);
+	assert_int_equal(bpfenv_counter(&rig->env, DMM_REASON_FLOW_TABLE_FULL), 1);
+	while (cookie-- > first)
+		assert_int_equal(bpf_map_delete_elem(flows, &cookie), 0);
+	assert_int_equal(sockrig_connect(fd, RIG_FAR4, RIG_PORT_STRICT), 0);
+	assert_int_equal(bpfenv_counter(&rig->env, DMM_REASON_FLOW_TABLE_FULL), 1);
+	close(fd);
+}
+
+/* A filter of @n instructions in place of the one it has. */
+static int attach_filter(int fd, unsigned int n)
+{
+	static struct sock_filter insns[BPF_MAXINSNS];
+	struct sock_fprog fprog = { .filter = insns, .len = n };
+
+	for (unsigned int i = 0; i + 1 < n; i++)
+		insns[i] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0);
+	insns[n - 1] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, 0xffff);
+	setsockopt(fd, SOL_SOCKET, SO_DETACH_FILTER, &fprog, sizeof(int)); /* of any value */
+	return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &fprog, sizeof(fprog));
+}
+
+/* Takes the option memory of a socket (net.core.optmem_max), where its state would lie, by the
+ * largest filter that fits. */
+static void exhaust_options(int fd)
+{
+	unsigned int fits = 1, too_large = BPF_MAXINSNS;
+
+	assert_int_equal(attach_filter(fd, too_large), -1);
+	assert_int_equal(errno, ENOMEM);
+	while (too_large - fits > 1) {
+		unsigned int n = (fits + too_large) / 2;
+
+		if (attach_filter(fd, n) == 0)
+			fits = n;
+		else
+			too_large = n;
+	}
+	assert_int_equal(attach_filter(fd, fits), 0);
+}
+
+static void without_memory_it_stays_in_the_kernel(void **state)
+{
+	struct sockrig *rig = *state;
+	uint64_t before = bpfenv_counter(&rig->env, DMM_REASON_NO_MEMORY);
+	int fd = sockrig_socket(FRESH);
+	struct dmm_sock st;
+
+	assert_int_equal(bpf_map_delete_elem(bpfenv_map(&rig->env, "dmm_sock"), &fd), 0);
+	exhaust_options(fd);
+	assert_int_equal(sockrig_connect(fd, RIG_FAR4, RIG_PORT_KERNEL), 0);
+	assert_int_equal(bpfenv_counter(&rig->env, DMM_REASON_NO_MEMORY), before + 1);
+	close(sockrig_accept(rig->far[DMM_FAMILY_V4]));
+	sockrig_assert_peer(fd, RIG_FAR4, RIG_PORT_KERNEL);
 	sockrig_state(rig, fd, &st);
 	assert_int_equal(st.verdict, DMM_VERDICT_NONE);
 	close(fd);
@@ -633,6 +709,8 @@ static int run(void)
 		TEST(reconnecting_releases_the_claim),
 		TEST(ports_of_instances_cannot_be_bound),
 		TEST(udp_is_not_touched),
+		TEST(a_flow_that_cannot_be_listed_is_steered),
+		TEST(without_memory_it_stays_in_the_kernel),
 		TEST(the_deepest_known_class_decides),
 		TEST(a_class_is_that_of_the_socket),
 	};

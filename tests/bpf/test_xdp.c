@@ -384,6 +384,7 @@ static void a_slot_without_socket_passes(void **state)
 {
 	int xsks = bpfenv_map(&env, "dmm_xsks");
 	uint32_t key = owners[0].id * DMM_MAX_QUEUES;
+	uint64_t before = bpfenv_counter(&env, DMM_REASON_XDP_INST_DEAD);
 	struct pkt p = { 0 };
 
 	(void)state;
@@ -391,6 +392,7 @@ static void a_slot_without_socket_passes(void **state)
 	tcp4(&p, CLIENT4, OWN4, OWN, PKT_ACK);
 	pkt_end(&p);
 	assert_int_equal(run_on_queue(p.data, p.len, 0), XDP_PASS);
+	assert_int_equal(bpfenv_counter(&env, DMM_REASON_XDP_INST_DEAD), before + 1);
 	fill_slot(owners[0].id);
 	assert_int_equal(run_on_queue(p.data, p.len, 0), XDP_REDIRECT);
 }
