@@ -480,7 +480,34 @@ static bool has_new_address(struct rig *rig)
 	uint8_t a[16];
 
 	addr("10.77.0.50", a);
-	return addrset_find(&rig->mirror.set, a) == ADDR_OWN;
+	return addrset_find(&rig->mirror.own.set, a) == ADDR_OWN;
+}
+
+static bool has_heard(struct rig *rig)
+{
+	return rig->n_interface > 0;
+}
+
+/* A reading that fails takes nothing away: packets to the addresses known come in. */
+static void addresses_outlive_a_failed_reading(void **state)
+{
+	dmm_autoclose int saved = -1, nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
+	struct rig *rig = *state;
+	int fd;
+
+	NEED_NAMESPACES();
+	fd = mnl_socket_get_fd(rig->mirror.query);
+	saved = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	assert_true(dup3(nothing, fd, O_CLOEXEC) == fd);
+	rig->n_interface = 0;
+	run("ip addr add 10.77.0.50/24 dev dmmn0");
+	assert_true(wait_until(rig, has_heard));
+	assert_false(has_new_address(rig));
+	frame_arrives(rig, "192.0.2.1", "10.77.0.2", 1, 0);
+	assert_int_equal(rig->n_got, 1);
+	assert_true(dup3(saved, fd, O_CLOEXEC) == fd);
+	run("ip addr add 10.77.0.51/24 dev dmmn0"); /* the next one brings both */
+	assert_true(wait_until(rig, has_new_address));
 }
 
 static bool has_mtu_1400(struct rig *rig)
@@ -517,10 +544,15 @@ static void interface_changes_are_followed(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(routes_are_the_kernels),	      TEST(a_failed_question_is_asked_again),
-		TEST(changes_are_followed),	      TEST(frames_get_the_next_hops_address),
-		TEST(frames_wait_for_resolution),     TEST(silent_neighbours_fail),
-		TEST(packets_to_us_come_in),	      TEST(everything_else_stays_out),
+		TEST(routes_are_the_kernels),
+		TEST(a_failed_question_is_asked_again),
+		TEST(changes_are_followed),
+		TEST(frames_get_the_next_hops_address),
+		TEST(frames_wait_for_resolution),
+		TEST(silent_neighbours_fail),
+		TEST(packets_to_us_come_in),
+		TEST(everything_else_stays_out),
+		TEST(addresses_outlive_a_failed_reading),
 		TEST(interface_changes_are_followed),
 	};
 

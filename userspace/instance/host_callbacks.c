@@ -136,8 +136,8 @@ void host_fill_params(const struct host *host, struct dmm_stack_params *ret)
 		.mtu = DMM_MIN(host->mirror.mtu, caps.mtu),
 		.max_conns = h->port_last - h->port_first + 1,
 		.conn_memory = h->flow_memory,
-		.addrs = (const uint8_t(*)[16])host->mirror.addrs,
-		.n_addrs = host->mirror.n_addrs,
+		.addrs = (const uint8_t(*)[16])host->mirror.own.list,
+		.n_addrs = host->mirror.own.n,
 		.options = "",
 	};
 }

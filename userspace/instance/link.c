@@ -13,7 +13,7 @@
 /* Is the packet one that the plug-in may see? */
 static bool is_for_us(const struct link *link, const struct packet *p)
 {
-	const struct addrset *own = &link->mirror->set;
+	const struct addrset *own = &link->mirror->own.set;
 
 	return addrset_find(own, p->dst) == ADDR_OWN && !addr_is_illegal_source(p->src) &&
 	       addrset_find(own, p->src) == ADDR_FOREIGN;

@@ -19,6 +19,7 @@
 #define BUFFER_SIZE  32768
 #define WATCH_RCVBUF (1 << 20)
 #define MAX_ATTR     32
+#define DUMP_TRIES   8
 
 static int collect_attr(const struct nlattr *attr, void *data)
 {
@@ -123,19 +124,21 @@ struct addr_dump {
 
 static int remember_addr(struct mirror *m, const uint8_t addr[16])
 {
-	if (addrset_find(&m->set, addr) == ADDR_OWN)
+	struct mirror_addrs *own = &m->own;
+
+	if (addrset_find(&own->set, addr) == ADDR_OWN)
 		return 0;
-	if (m->n_addrs == m->n_addrs_room) {
-		uint32_t room = m->n_addrs_room ? 2 * m->n_addrs_room : 16;
-		void *larger = realloc(m->addrs, (size_t)room * 16);
+	if (own->n == own->room) {
+		uint32_t room = own->room ? 2 * own->room : 16;
+		void *larger = realloc(own->list, (size_t)room * 16);
 
 		if (!larger)
 			return -ENOMEM;
-		m->addrs = larger;
-		m->n_addrs_room = room;
+		own->list = larger;
+		own->room = room;
 	}
-	memcpy(m->addrs[m->n_addrs++], addr, 16);
-	return addrset_add(&m->set, addr, ADDR_OWN);
+	memcpy(own->list[own->n++], addr, 16);
+	return addrset_add(&own->set, addr, ADDR_OWN);
 }
 
 static int on_addr(const struct nlmsghdr *nlh, void *data)
@@ -154,7 +157,7 @@ static int on_addr(const struct nlmsghdr *nlh, void *data)
 	if (flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED) && !(flags & IFA_F_OPTIMISTIC))
 		return MNL_CB_OK;
 	if (read_addr(tb[IFA_BROADCAST], addr) &&
-	    addrset_add(&dump->m->set, addr, ADDR_BROADCAST) < 0)
+	    addrset_add(&dump->m->own.set, addr, ADDR_BROADCAST) < 0)
 		return MNL_CB_ERROR;
 	/* on point-to-point links IFA_ADDRESS is the peer's */
 	if (!read_addr(tb[IFA_LOCAL] ? tb[IFA_LOCAL] : tb[IFA_ADDRESS], addr))
@@ -164,12 +167,10 @@ static int on_addr(const struct nlmsghdr *nlh, void *data)
 	return remember_addr(dump->m, addr) < 0 ? MNL_CB_ERROR : MNL_CB_OK;
 }
 
-static int read_addrs(struct mirror *m)
+static int dump_addrs(struct mirror *m)
 {
 	int pass, r = 0;
 
-	addrset_clear(&m->set);
-	m->n_addrs = 0;
 	for (pass = 0; pass < 2 && r == 0; pass++) {
 		struct addr_dump dump = { m, pass == 0 };
 		char buffer[256];
@@ -180,6 +181,32 @@ static int read_addrs(struct mirror *m)
 		mnl_nlmsg_put_extra_header(nlh, sizeof(struct ifaddrmsg));
 		r = ask(m, nlh, on_addr, &dump);
 	}
+	return r;
+}
+
+static void free_addrs(struct mirror_addrs *addrs)
+{
+	addrset_clear(&addrs->set);
+	free(addrs->list);
+}
+
+/* Where the kernel does not give all of them, even when asked again (a change in between makes it ask
+ * for that), those known stay: without any, every packet would be foreign. */
+static int read_addrs(struct mirror *m)
+{
+	struct mirror_addrs before = m->own;
+	int tries = DUMP_TRIES, r;
+
+	do {
+		m->own = (struct mirror_addrs){ 0 };
+		r = dump_addrs(m);
+		if (r == 0) {
+			free_addrs(&before);
+			return 0;
+		}
+		free_addrs(&m->own);
+	} while (r == -EINTR && --tries > 0);
+	m->own = before;
 	return r;
 }
 
@@ -440,10 +467,8 @@ void mirror_close(struct mirror *m)
 	if (m->watch)
 		mnl_socket_close(m->watch);
 	m->query = m->watch = NULL;
-	addrset_clear(&m->set);
-	free(m->addrs);
-	m->addrs = NULL;
-	m->n_addrs = m->n_addrs_room = 0;
+	free_addrs(&m->own);
+	m->own = (struct mirror_addrs){ 0 };
 }
 
 int mirror_fd(const struct mirror *m)

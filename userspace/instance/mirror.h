@@ -34,6 +34,13 @@ struct mirror_events {
 	void (*lost)(void *ctx);      /* notifications were lost: nothing remembered holds */
 };
 
+/* The host's addresses. */
+struct mirror_addrs {
+	struct addrset set;
+	uint8_t (*list)[16]; /* the unicast ones but loopback's, the interface's own first */
+	uint32_t n, room;
+};
+
 struct mirror {
 	struct mnl_socket *query, *watch;
 	struct mirror_events events;
@@ -41,10 +48,7 @@ struct mirror {
 	uint32_t mtu;
 	uint8_t mac[6];
 	bool gone; /* the interface was removed */
-	struct addrset set;
-	/* The host's unicast addresses but loopback's, the interface's own first. */
-	uint8_t (*addrs)[16];
-	uint32_t n_addrs, n_addrs_room;
+	struct mirror_addrs own;
 };
 
 int mirror_open(struct mirror *m, uint32_t ifindex, const struct mirror_events *events);
