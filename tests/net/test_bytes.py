@@ -389,6 +389,27 @@ def bytes_are_exact_by_generic_xdp(w):
     bytes_are_exact_both_ways_ipv6(w)
 
 
+def cpu_seconds(pid):
+    with open(f"/proc/{pid}/stat") as f:
+        fields = f.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@test
+def bytes_are_exact_by_an_instance_that_never_sleeps(w):
+    w.apply(w.policy(unavailable="reject", stack=", poll: busy"))
+    pid = w.ready()
+    assert w.instance()["poll"] == "busy", w.instance()
+    bytes_are_exact_both_ways_ipv4(w)
+    bytes_are_exact_both_ways_ipv6(w)
+    before = cpu_seconds(pid)  # it has nothing to do now; one that sleeps would hardly get there
+    wait_for("the idle instance uses its processor", lambda: cpu_seconds(pid) - before > 0.5,
+             seconds=30)
+    assert w.instance()["pid"] == pid
+    w.apply(w.policy(unavailable="reject"))
+    assert w.instance()["poll"] == "adaptive", w.instance()
+
+
 @test
 def all_of_it_went_through_the_stack(w):
     w.all_was_steered()
