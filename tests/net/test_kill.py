@@ -271,7 +271,8 @@ def killed_instance_is_never_a_clean_end_ipv6(w):
 
 @test
 def what_was_over_stays_over(w):
-    assert w.kill_at_stage(after_both_fins, w.server4) == "eof"
+    for addr in (w.server4, w.server6):
+        assert w.kill_at_stage(after_both_fins, addr) == "eof", addr
 
 
 def local_port(addr):
