@@ -78,6 +78,10 @@ def a_serving_instance_is_in_the_sandbox(w):
         limits = {line[:26].strip(): line[26:].split()[0] for line in f}
     assert limits["Max data size"] == str(1024 << 20), limits
     assert limits["Max core file size"] == "0", limits
+    fds = {int(n): os.readlink(f"/proc/{pid}/fd/{n}") for n in os.listdir(f"/proc/{pid}/fd")}
+    print(f"# {fds}")
+    files = {n: t for n, t in fds.items() if n > 2 and t.startswith("/") and "memfd" not in t}
+    assert not files and fds[0] == fds[1] == "/dev/null", fds
     assert "32 system calls" in w.log() and "empty root" in w.log(), w.log()
 
 
