@@ -124,7 +124,9 @@ static __always_inline void on_connect(struct bpf_sock_ops *ops, struct dmm_sock
 		enter_tuple(st, app, app_port);
 	}
 	enter_flow(ops, st, app, app_port);
-	bpf_sock_ops_cb_flags_set(ops, BPF_SOCK_OPS_STATE_CB_FLAG);
+	/* other programs may have asked for theirs */
+	bpf_sock_ops_cb_flags_set(ops, CTX_READ(ops->bpf_sock_ops_cb_flags) |
+					       BPF_SOCK_OPS_STATE_CB_FLAG);
 }
 
 /* The application gave up while its SYN was held: the instance must drop the wire side. */

@@ -20,6 +20,8 @@
 
 #include "base/util.h"
 
+#include "tests/bpf/other_sockops.skel.h"
+
 #define FRESH AF_INET, SOCK_STREAM, 0
 
 static void assert_state(const struct sockrig *rig, int fd, enum dmm_verdict verdict,
@@ -673,6 +675,28 @@ static void the_deepest_known_class_decides(void **state)
 	close(old);
 }
 
+static void other_sockops_programs_keep_their_callbacks(void **state)
+{
+	dmm_autoclose int cgroup = sockrig_open_child();
+	struct other_sockops_bpf *other = other_sockops_bpf__open_and_load();
+	struct sockrig *rig = *state;
+	struct bpf_link *link;
+	int fd;
+
+	assert_non_null(other);
+	link = bpf_program__attach_cgroup(other->progs.other_sockops, cgroup);
+	assert_non_null(link);
+	fd = socket_in_child();
+	assert_int_equal(connect_in_child(fd, RIG_PORT_KERNEL), -EINPROGRESS);
+	close(sockrig_accept(rig->far[DMM_FAMILY_V4]));
+	assert_int_equal(sockrig_outcome(fd, 5000), 0);
+	close(fd);
+	assert_int_equal(other->bss->flags_seen,
+			 BPF_SOCK_OPS_RTT_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG);
+	bpf_link__destroy(link);
+	other_sockops_bpf__destroy(other);
+}
+
 static void a_class_is_that_of_the_socket(void **state)
 {
 	struct sockrig *rig = *state;
@@ -713,6 +737,7 @@ static int run(void)
 		TEST(without_memory_it_stays_in_the_kernel),
 		TEST(the_deepest_known_class_decides),
 		TEST(a_class_is_that_of_the_socket),
+		TEST(other_sockops_programs_keep_their_callbacks),
 	};
 
 	return cmocka_run_group_tests(tests, sockrig_setup, sockrig_teardown);

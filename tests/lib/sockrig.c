@@ -78,6 +78,14 @@ void sockrig_leave(void)
 	assert_int_equal(move_to(home), 0);
 }
 
+int sockrig_open_child(void)
+{
+	int fd = open(child, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	assert_true(fd >= 0);
+	return fd;
+}
+
 /* A process that has just died may still be in them. */
 static void remove_cgroups(void)
 {

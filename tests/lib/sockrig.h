@@ -56,6 +56,8 @@ int sockrig_main(int (*run)(void));
 void sockrig_enter(void);
 void sockrig_enter_child(void);
 void sockrig_leave(void);
+/* The child's folder, to attach to. */
+int sockrig_open_child(void);
 
 /* As sockrig_setup(), with all hooks attached to the child as well, where applications are then: each
  * call runs two of them, and however slow the machine, they know it for one. */
