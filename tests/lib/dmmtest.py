@@ -180,10 +180,14 @@ class World:
 
     # --- dmm ---
 
+    def program(self, name):
+        """The command that runs dmmd or dmmctl."""
+        return [os.path.join(OUT, name)]
+
     def dmmd(self, *args, env=None, wait=True):
         log = open(os.path.join(self.dir, "dmmd.log"), "ab")
         self.daemon = self.spawn(
-            os.path.join(OUT, "dmmd"), "--run-dir", f"{self.dir}/run", "--state-dir",
+            *self.program("dmmd"), "--run-dir", f"{self.dir}/run", "--state-dir",
             f"{self.dir}/state", "--bpffs", self.bpffs, "--cgroup-root", self.cgroup_root,
             *args, stderr=log, stdout=log, env=env)
         if wait:
@@ -200,7 +204,7 @@ class World:
             return f.read()
 
     def ctl(self, *args, check=True, host="client", **kw):
-        return self.run(os.path.join(OUT, "dmmctl"), "--run-dir", f"{self.dir}/run", "--state-dir",
+        return self.run(*self.program("dmmctl"), "--run-dir", f"{self.dir}/run", "--state-dir",
                         f"{self.dir}/state", "--bpffs", self.bpffs, "--cgroup-root",
                         self.cgroup_root, *args, host=host, check=check,
                         **kw)
