@@ -1,0 +1,82 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""What `make bench` makes of its figures: medians, ratios to the baseline of the same round, holes."""
+
+import os
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, "tools/bench"))
+sys.dont_write_bytecode = True
+import report  # noqa: E402
+from hosts import BASELINE  # noqa: E402
+
+tests = []
+
+
+def test(fn):
+    tests.append(fn)
+    return fn
+
+
+def rounds(*pairs):
+    """Rounds with a connection rate of the baseline and of the row, None: not measured."""
+    return [{name: {"crr": {"per_second": v}} if v is not None else {}
+             for name, v in ((BASELINE, base), ("row", row))} for base, row in pairs]
+
+
+def summary(*pairs, row="row"):
+    return report.summarize(rounds(*pairs), row, "crr")
+
+
+@test
+def an_odd_number_of_rounds():
+    got = summary((10, 20), (20, 10), (10, 30))
+    assert got["figure"] == {"median": 20, "min": 10, "max": 30, "rounds": [20, 10, 30]}, got
+    # of the rounds' own ratios: not 20 / 10, the ratio of the medians
+    assert got["ratio"] == {"median": 2, "min": 0.5, "max": 3, "rounds": [2, 0.5, 3]}, got
+
+
+@test
+def an_even_number_of_rounds():
+    got = summary((10, 20), (10, 40))
+    assert got["figure"]["median"] == 30 and got["ratio"]["median"] == 3, got
+
+
+@test
+def the_baseline_is_one():
+    assert summary((10, 1), (30, 1), row=BASELINE)["ratio"]["rounds"] == [1, 1]
+
+
+@test
+def what_is_missing_is_left_out():
+    got = summary((10, None), (None, 20), (10, 30))
+    assert got["figure"]["rounds"] == [20, 30] and got["ratio"]["rounds"] == [3], got
+    assert summary((10, None)) == {"figure": None, "ratio": None}
+    assert summary((0, 5))["ratio"] is None
+
+
+@test
+def cells_say_figure_ratio_and_spread():
+    assert report.cell(summary((10, 20), (20, 10), (10, 30))) == "20.0 x2.00 [0.50-3.00]"
+    assert report.cell(summary((10, None))) == "-"
+    assert [report.number(v) for v in (0.123, 12.34, 1234.5, 12345)] == \
+        ["0.12", "12.3", "1234", "12.3k"]
+
+
+def main():
+    failed = 0
+    print(f"1..{len(tests)}")
+    for number, fn in enumerate(tests, 1):
+        name = fn.__name__.replace("_", " ")
+        try:
+            fn()
+            print(f"ok {number} - {name}")
+        except AssertionError as e:
+            failed += 1
+            print(f"not ok {number} - {name}\n# {e}")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
