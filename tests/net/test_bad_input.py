@@ -351,11 +351,15 @@ def plugins_that_cannot_be(w):
     plugins.build(f"{w.dir}/stacks/nameless.so", symbol="another_symbol")
     plugins.build(f"{w.dir}/stacks/unwilling.so", create="return -12;")
     plugins.build(f"{w.dir}/stacks/crashing.so", create="abort();")
+    plugins.build(f"{w.dir}/stacks/segfault.so", create="*(volatile int *)8 = 1; return 0;")
+    plugins.build(f"{w.dir}/stacks/hanging.so", create="for (;;);")
     plugins.build(f"{w.dir}/stacks/exiting.so", create="exit(3);")
     for name, words in (("text", ("text.so",)), ("old", ("old.so", "ABI 8")),
                         ("less", ("less.so", "recv_peek")),
                         ("nameless", ("nameless.so", "dmm_stack_plugin")),
-                        ("unwilling", ("refused to start", "Cannot allocate memory")), ("crashing", ("SIGABRT",)),
+                        ("unwilling", ("refused to start", "Cannot allocate memory")), ("crashing", ("SIGABRT", "crashing")),
+                        ("segfault", ("SIGSEGV", "segfault")),
+                        ("hanging", ("not ready within", "hanging")),
                         ("exiting", ("3",))):
         w.refused(with_plugin(w, name), "second", *words, code=1)
 

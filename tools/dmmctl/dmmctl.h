@@ -34,7 +34,7 @@ enum exit_code {
 	X(BPFFS, "bpffs", 0, "DIR", "directory of the pins (/sys/fs/bpf/dmm)")                     \
 	X(CGROUP_ROOT, "cgroup-root", 0, "DIR", "what cgroup paths start from")                    \
 	X(NETNS, "netns", 0, "NAME", "act in this network namespace")                              \
-	X(TIMEOUT, "timeout", 0, "SECONDS", "how long to wait for dmmd (10)")                      \
+	X(TIMEOUT, "timeout", 0, "SECONDS", "how long to wait for dmmd (30)")                      \
 	X(QUIET, "quiet", 'q', NULL, "say nothing but data and errors")                            \
 	X(VERBOSE, "verbose", 'v', NULL, "say more; twice: still more")                            \
 	X(NO_COLOR, "no-color", 0, NULL, "no colours, as with NO_COLOR=1")                         \

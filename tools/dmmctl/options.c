@@ -148,7 +148,7 @@ static int parse_timeout(struct ctl *ctl)
 	char *end;
 	double seconds;
 
-	ctl->timeout_ms = 10000;
+	ctl->timeout_ms = 30000; /* an instance that hangs is given up before */
 	if (!text)
 		return -1;
 	seconds = strtod(text, &end);
