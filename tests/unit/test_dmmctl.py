@@ -104,7 +104,7 @@ def completion_knows_commands_and_options():
 def usage_errors_exit_2():
     for args in (["nonsense"], ["stacks", "nonsense"], ["--nonsense"], ["status", "superfluous"],
                  ["check"], ["-o", "xml", "status"], ["status", "--timeout"],
-                 ["status", "--timeout", "0"], ["status", "--pid", "1"], ["apply"], ["attach"],
+                 ["status", "--timeout", "0"], ["status", "--pid", "1"], ["apply"], ["attach"], ["attach", "/fast"],
                  ["attach", "--pid", "1", "--cgroup", "/"], ["run"], ["completion", "csh"],
                  ["stacks", "drain"], ["explain", "udp", "connect", "1.2.3.4:5"]):
         p = expect(ctl(*args), USAGE)
@@ -223,6 +223,39 @@ def colours_only_on_a_terminal():
 @test
 def schema_is_json():
     assert json.loads(expect(ctl("schema"), 0).stdout)["$schema"]
+
+
+@test
+def help_covers_an_object():
+    said = expect(ctl("stacks", "--help"), 0).stdout
+    assert said == expect(ctl("help", "stacks"), 0).stdout
+    assert all(f"dmmctl [OPTIONS] stacks {verb}" in said for verb in ("list", "restart", "drain"))
+    assert "stacks" not in expect(ctl("flows", "list", "--help"), 0).stdout
+
+
+@test
+def unknown_commands_get_a_hint():
+    for words, hint in ((["stack", "list"], "did you mean 'stacks list'?"),
+                        (["aply", "x"], "did you mean 'apply'?"), (["explian"], "did you mean 'explain'?"),
+                        (["get"], "dmmctl get policy, dmmctl get rules"),
+                        (["demo"], "dmmctl demo up"), (["frobnicate"], "`dmmctl help`")):
+        said = expect(ctl(*words), USAGE).stderr
+        assert f"no such command: {' '.join(words)}" in said, said
+        assert hint in said, said
+
+
+@test
+def version_is_an_option_too():
+    assert expect(ctl("--version"), 0).stdout == expect(ctl("version"), 0).stdout
+
+
+@test
+def impossible_filters_are_refused():
+    for words, why in ((["state", "establshed"], "connecting, established"),
+                       (["dport", "http"], "not a number"), (["pid", "curl"], "not a number"),
+                       (["stack"], "needs a value"), (["colour", "red"], "unknown filter")):
+        said = expect(ctl("flows", "list", *words), USAGE).stderr
+        assert why in said, said
 
 
 def main():

@@ -9,9 +9,19 @@
 struct filter {
 	const char *word;
 	const char *key;
-	bool port;	   /* the key's text ends in it */
+	enum { BY_TEXT, BY_STATE, BY_NUMBER, BY_PORT /* the key's text ends in it */ } by;
 	const char *value; /* NULL: not asked for */
 };
+
+/* A value that no flow can have is a slip; else nothing would be listed, without a word. */
+static bool is_possible(const struct filter *filter)
+{
+	if (filter->by == BY_STATE)
+		return dmm_report_flow_state(filter->value) >= 0;
+	if (filter->by == BY_NUMBER || filter->by == BY_PORT)
+		return filter->value[strspn(filter->value, "0123456789")] == '\0';
+	return true;
+}
 
 static int parse_filters(const struct ctl *ctl, struct filter *filters, unsigned int n)
 {
@@ -30,6 +40,14 @@ static int parse_filters(const struct ctl *ctl, struct filter *filters, unsigned
 			return usage(ctl, text);
 		}
 		found->value = ctl->argv[i + 1];
+		if (!is_possible(found)) {
+			snprintf(text, sizeof(text), "%.20s %.40s: %s", found->word, found->value,
+				 found->by == BY_STATE
+					 ? "connecting, established, closing, closed, "
+					   "failed or reset"
+					 : "not a number");
+			return usage(ctl, text);
+		}
 	}
 	return CTL_OK;
 }
@@ -39,7 +57,7 @@ static bool passes(struct json_object *flow, const struct filter *filters, unsig
 	for (unsigned int i = 0; i < n; i++) {
 		const char *text = get_text(flow, filters[i].key);
 
-		if (filters[i].port && strrchr(text, ':'))
+		if (filters[i].by == BY_PORT && strrchr(text, ':'))
 			text = strrchr(text, ':') + 1;
 		if (filters[i].value && !dmm_streq(text, filters[i].value))
 			return false;
@@ -145,10 +163,10 @@ int cmd_flows_list(struct ctl *ctl)
 		{ "REASON", "reason", CELL_TEXT },
 	};
 	struct filter filters[] = {
-		{ "stack", "stack", false, NULL }, { "rule", "rule", false, NULL },
-		{ "state", "state", false, NULL }, { "reason", "reason", false, NULL },
-		{ "pid", "pid", false, NULL },	   { "comm", "comm", false, NULL },
-		{ "dport", "remote", true, NULL }, { "sport", "local", true, NULL },
+		{ "stack", "stack", BY_TEXT, NULL },  { "rule", "rule", BY_TEXT, NULL },
+		{ "state", "state", BY_STATE, NULL }, { "reason", "reason", BY_TEXT, NULL },
+		{ "pid", "pid", BY_NUMBER, NULL },    { "comm", "comm", BY_TEXT, NULL },
+		{ "dport", "remote", BY_PORT, NULL }, { "sport", "local", BY_PORT, NULL },
 	};
 	struct json_object *flows = NULL;
 	int r = parse_filters(ctl, filters, DMM_ARRAY_SIZE(filters));

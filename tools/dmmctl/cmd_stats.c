@@ -57,6 +57,12 @@ static int by_count(const void *a, const void *b)
 	return x > y ? -1 : x < y;
 }
 
+/* @text: what it means, NULL: not asked for. */
+static void print_counter(uint64_t count, const char *name, const char *text)
+{
+	printf("%12lu  %-*s%s\n", count, text ? 22 : 0, name, text ? text : "");
+}
+
 static void print_reasons(const struct ctl *ctl, struct json_object *reasons)
 {
 	json_object_array_sort(reasons, by_count);
@@ -67,11 +73,8 @@ static void print_reasons(const struct ctl *ctl, struct json_object *reasons)
 
 		if (!count && !ctl->opt[OPT_ALL] && !ctl->opt[OPT_DESCRIBE])
 			break; /* sorted: only zeros follow */
-		printf("%12lu  %s", count, get_text(item, "reason"));
-		if (ctl->opt[OPT_DESCRIBE])
-			printf("%*s%s", (int)(22 - strlen(get_text(item, "reason"))), "",
-			       get_text(item, "text"));
-		putchar('\n');
+		print_counter(count, get_text(item, "reason"),
+			      ctl->opt[OPT_DESCRIBE] ? get_text(item, "text") : NULL);
 	}
 }
 
@@ -80,9 +83,13 @@ static void print_stack(const struct ctl *ctl, struct json_object *stack)
 	printf("\n%s\n", get_text(stack, "instance"));
 	json_object_object_foreach(stack, key, value)
 	{
-		if (json_object_is_type(value, json_type_int) &&
-		    (json_object_get_uint64(value) || ctl->opt[OPT_ALL]))
-			printf("%12lu  %s\n", json_object_get_uint64(value), key);
+		bool describe = ctl->opt[OPT_DESCRIBE];
+
+		if (!json_object_is_type(value, json_type_int) ||
+		    (!json_object_get_uint64(value) && !ctl->opt[OPT_ALL] && !describe))
+			continue;
+		print_counter(json_object_get_uint64(value), key,
+			      describe ? dmm_report_describe(key) : NULL);
 	}
 }
 

@@ -38,6 +38,7 @@ enum exit_code {
 	X(QUIET, "quiet", 'q', NULL, "say nothing but data and errors")                            \
 	X(VERBOSE, "verbose", 'v', NULL, "say more; twice: still more")                            \
 	X(NO_COLOR, "no-color", 0, NULL, "no colours, as with NO_COLOR=1")                         \
+	X(VERSION, "version", 'V', NULL, "the same as the command version")                        \
 	X(HELP, "help", 'h', NULL, "help on the command")                                          \
 	X(CGROUP, "cgroup", 'c', "PATH", "a cgroup, below the cgroup root or as a full path")      \
 	X(PID, "pid", 0, "PID", "a process")                                                       \
@@ -176,7 +177,9 @@ bool parse_endpoint(char **words, int n, uint8_t ret_addr[16], uint16_t *ret_por
 
 /* --- help.c --- */
 int usage(const struct ctl *ctl, const char *problem);
-int print_help(const struct command *command);
+/* Help on the command or object that the words name; on none: the list. */
+int print_help(const struct ctl *ctl, char **words, int n);
+int no_such_command(const struct ctl *ctl, char **words, int n);
 int cmd_help(struct ctl *ctl);
 int cmd_completion(struct ctl *ctl);
 

@@ -2,6 +2,8 @@
 /* Help and completion, made from the tables. */
 #include "dmmctl.h"
 
+#include "base/suggest.h"
+
 static void print_options(int from, int to, uint32_t which, FILE *out)
 {
 	for (int i = from; i < to; i++) {
@@ -38,13 +40,9 @@ static void print_one(const struct command *command, FILE *out)
 	}
 }
 
-int print_help(const struct command *command)
+static void print_name(const struct command *command, FILE *out)
 {
-	if (command)
-		print_one(command, stdout);
-	else
-		print_all(stdout);
-	return CTL_OK;
+	fprintf(out, "dmmctl %s", command->name);
 }
 
 int usage(const struct ctl *ctl, const char *problem)
@@ -59,31 +57,72 @@ int usage(const struct ctl *ctl, const char *problem)
 	return fail(ctl, CTL_USAGE, 0, hint, "%s", problem);
 }
 
-/* `help stacks` shows all of that object. */
+/* The commands whose name is @name or begins with it as a word; their number. */
+static unsigned int each_of(const char *name, void (*fn)(const struct command *command, FILE *out),
+			    FILE *out)
+{
+	size_t len = strlen(name);
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < n_commands; i++) {
+		if (strncmp(commands[i].name, name, len) ||
+		    (commands[i].name[len] && commands[i].name[len] != ' '))
+			continue;
+		if (n++)
+			fputs(fn == print_one ? "\n" : ", ", out);
+		fn(&commands[i], out);
+	}
+	return n;
+}
+
+static const char *nearest_to(const char *wanted)
+{
+	struct dmm_suggestion nearest = { .wanted = wanted };
+
+	for (unsigned int i = 0; i < n_commands; i++)
+		dmm_suggest(&nearest, commands[i].name);
+	return nearest.best;
+}
+
+int no_such_command(const struct ctl *ctl, char **words, int n)
+{
+	char one[64], two[128], hint[256] = "";
+	dmm_autofclose FILE *out = fmemopen(hint, sizeof(hint), "w");
+	const char *nearest;
+
+	snprintf(one, sizeof(one), "%.60s", words[0]);
+	snprintf(two, sizeof(two), "%s%s%.60s", one, n > 1 ? " " : "", n > 1 ? words[1] : "");
+	nearest = nearest_to(two) ?: nearest_to(one);
+	if (out && each_of(one, print_name, out) == 0) {
+		if (nearest)
+			fprintf(out, "did you mean '%s'?", nearest);
+		else
+			fputs("`dmmctl help` lists the commands", out);
+	}
+	if (out)
+		fflush(out);
+	return fail(ctl, CTL_USAGE, 0, hint, "no such command: %s", two);
+}
+
+/* Of `stacks`: all of that object. */
+int print_help(const struct ctl *ctl, char **words, int n)
+{
+	char one[64], two[128];
+
+	if (n == 0) {
+		print_all(stdout);
+		return CTL_OK;
+	}
+	snprintf(one, sizeof(one), "%.60s", words[0]);
+	snprintf(two, sizeof(two), "%s %.60s", one, n > 1 ? words[1] : "");
+	if ((n > 1 && each_of(two, print_one, stdout)) || each_of(one, print_one, stdout))
+		return CTL_OK;
+	return no_such_command(ctl, words, n);
+}
+
 int cmd_help(struct ctl *ctl)
 {
-	char name[64];
-	unsigned int shown = 0;
-
-	if (ctl->argc == 0)
-		return print_help(NULL);
-	snprintf(name, sizeof(name), "%s%s%s", ctl->argv[0], ctl->argc > 1 ? " " : "",
-		 ctl->argc > 1 ? ctl->argv[1] : "");
-	for (unsigned int i = 0; i < n_commands; i++) {
-		size_t len = strlen(name);
-
-		if (strncmp(commands[i].name, name, len) == 0 &&
-		    (commands[i].name[len] == '\0' || commands[i].name[len] == ' ')) {
-			if (shown++)
-				putchar('\n');
-			print_one(&commands[i], stdout);
-		}
-	}
-	if (!shown) {
-		ctl->command = NULL;
-		return usage(ctl, "no such command");
-	}
-	return CTL_OK;
+	return print_help(ctl, ctl->argv, ctl->argc);
 }
 
 static void print_verbs(const char *object)

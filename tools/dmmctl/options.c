@@ -232,7 +232,6 @@ static int take_options(struct ctl *ctl, int argc, char **argv)
 int parse_command_line(struct ctl *ctl, int argc, char **argv)
 {
 	int rest = take_options(ctl, argc, argv), words = 0, r;
-	char text[160];
 
 	if (rest < 0)
 		return -rest;
@@ -249,17 +248,17 @@ int parse_command_line(struct ctl *ctl, int argc, char **argv)
 	if (r >= 0)
 		return r;
 
-	ctl->command = find_command(argv, rest, &words);
 	if (ctl->opt[OPT_HELP])
-		return print_help(rest > 0 ? ctl->command : NULL);
-	if (!ctl->command) {
-		snprintf(text, sizeof(text), "no such command: %.60s%s%.60s", argv[0],
-			 rest > 1 ? " " : "", rest > 1 ? argv[1] : "");
-		return usage(ctl, text);
-	}
+		return print_help(ctl, argv, rest);
+	if (ctl->opt[OPT_VERSION])
+		return cmd_version(ctl);
+	ctl->command = find_command(argv, rest, &words);
+	if (!ctl->command)
+		return no_such_command(ctl, argv, rest);
 	ctl->argc = rest - words;
 	ctl->argv = argv + words;
-	if (ctl->argc > 0 && !ctl->command->synopsis[0])
+	/* a synopsis that begins with an option has nothing else */
+	if (ctl->argc > 0 && (!ctl->command->synopsis[0] || ctl->command->synopsis[0] == '-'))
 		return usage(ctl, "too many arguments");
 	r = refuse_foreign_options(ctl);
 	return r < 0 ? enter_netns(ctl) : r;

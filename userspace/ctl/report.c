@@ -2,6 +2,8 @@
 /* Findings, flows and counters as JSON. */
 #include "ctl/report.h"
 
+#include <errno.h>
+
 #include <arpa/inet.h>
 
 #include "base/clock.h"
@@ -36,12 +38,20 @@ struct json_object *dmm_report_findings(const struct dmm_findings *found)
 
 /* --- flows --- */
 
+static const char *const state_words[] = { "connecting", "established", "closing",
+					   "closed",	 "failed",	"reset" };
+
 static const char *state_word(enum dmm_flow_state state)
 {
-	static const char *const words[] = { "connecting", "established", "closing",
-					     "closed",	   "failed",	  "reset" };
+	return state < DMM_ARRAY_SIZE(state_words) ? state_words[state] : "?";
+}
 
-	return state < DMM_ARRAY_SIZE(words) ? words[state] : "?";
+int dmm_report_flow_state(const char *word)
+{
+	for (unsigned int i = 0; i < DMM_ARRAY_SIZE(state_words); i++)
+		if (dmm_streq(state_words[i], word))
+			return i;
+	return -EINVAL;
 }
 
 const char *dmm_report_verdict(enum dmm_verdict verdict)
@@ -182,6 +192,38 @@ void dmm_report_counters(struct json_object *obj, const struct dmm_inst_shared *
 
 	for (unsigned int i = 0; i < DMM_ARRAY_SIZE(counters); i++)
 		dmm_json_set_u64(obj, counters[i].key, counters[i].value);
+}
+
+const char *dmm_report_describe(const char *counter)
+{
+	static const char *const texts[][2] = {
+		{ "xdp_packets", "packets that the flow door led to the instance" },
+		{ "xdp_bytes", "their bytes, Ethernet headers included" },
+		{ "connects", "connect() calls that the hooks gave to the instance" },
+		{ "turned_away",
+		  "connect() calls of its rules that went to onUnavailable or stayed" },
+		{ "flows", "open now" },
+		{ "flows_opened", "connects that succeeded" },
+		{ "flows_refused", "connects that ended refused or unreachable" },
+		{ "flows_timed_out", "connects that nobody answered" },
+		{ "flows_reset", "established flows that ended by a reset" },
+		{ "memory_bytes", "memory that the plug-in holds for flows now" },
+		{ "rx_packets", "packets from the wire" },
+		{ "rx_bytes", "their bytes" },
+		{ "rx_dropped",
+		  "packets that were not for it, or malformed, or for which it was too slow" },
+		{ "tx_packets", "packets to the wire" },
+		{ "tx_bytes", "their bytes" },
+		{ "tx_no_frame", "packets that found no free frame: TCP sends them again" },
+		{ "no_neighbour", "packets whose next hop did not answer ARP or ND" },
+		{ "strangers",
+		  "connections to the relay's port that no hook had registered: reset" },
+	};
+
+	for (unsigned int i = 0; i < DMM_ARRAY_SIZE(texts); i++)
+		if (dmm_streq(texts[i][0], counter))
+			return texts[i][1];
+	return "";
 }
 
 void dmm_report_doors(struct json_object *obj, struct dmm_view *view, uint32_t id)

@@ -17,8 +17,12 @@ const char *dmm_report_verdict(enum dmm_verdict verdict); /* the word for it */
 /* A Flow; @now: CLOCK_MONOTONIC. */
 struct json_object *dmm_report_flow(struct dmm_view *view, uint64_t now, uint64_t cookie,
 				    const struct dmm_flow *flow);
+/* The enum dmm_flow_state that prints as @word; -EINVAL: none. */
+int dmm_report_flow_state(const char *word);
 /* [{reason, text, count}], all of them but NONE. */
 struct json_object *dmm_report_reasons(struct dmm_view *view);
 /* Adds to a stack's object: the instance's own counters; what the doors count for slot @id. */
 void dmm_report_counters(struct json_object *obj, const struct dmm_inst_shared *shared);
 void dmm_report_doors(struct json_object *obj, struct dmm_view *view, uint32_t id);
+/* What such a counter counts, "" for a name that is none. */
+const char *dmm_report_describe(const char *counter);

@@ -2,6 +2,7 @@
 /* Shared by the parts of the policy language: the table of fields, and the steps of parsing. */
 #pragma once
 
+#include "base/suggest.h"
 #include "policy/codes.h"
 #include "policy/policy.h"
 
@@ -86,16 +87,6 @@ int dmm_value_cgroup(const struct dmm_scalar *s, char **ret, struct dmm_findings
 
 /* text.c: refuses what is no UTF-8 text that libyaml takes; -EINVAL with the finding added. */
 int dmm_text_check(const char *text, size_t len, struct dmm_findings *found);
-
-/* suggest.c: the best of the words offered one by one for @wanted. */
-struct dmm_suggestion {
-	const char *wanted;
-	const char *best; /* NULL: none is near */
-	unsigned int distance;
-};
-void dmm_suggest(struct dmm_suggestion *s, const char *word);
-/* "; did you mean 'x'?" or "" in @buf. */
-const char *dmm_suggest_text(const struct dmm_suggestion *s, char *buf, size_t size);
 
 /* check.c: what fields alone cannot tell; adds to @found and settles each rule's action. */
 int dmm_policy_check(struct dmm_policy *policy, struct dmm_findings *found);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* "did you mean": the nearest word by edit distance, swapped neighbours counted as one. */
-#include "policy/policy_internal.h"
+#include "base/suggest.h"
+
+#include <stdio.h>
 
 #include "base/util.h"
 
