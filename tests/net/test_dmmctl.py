@@ -287,6 +287,11 @@ def run_is_the_command(w):
     assert w.ctl("run", "--cgroup", "/fast", "/etc/passwd", check=False).returncode == 126
     p = w.ctl("run", "cat", "/proc/self/cgroup")
     assert "dmm-run-" in p.stdout, p.stdout
+    p = w.ctl("run", "--cgroup", "/fast/deep/er", "--", "cat", "/proc/self/cgroup")
+    assert "/fast/deep/er\n" in p.stdout, p.stdout
+    wait_for("it goes with its last process",
+             lambda: not os.path.exists(f"{w.cgroup_root}/fast/deep/er"))
+    os.rmdir(f"{w.cgroup_root}/fast/deep")  # made on the way, and left to us
     said = w.ctl("run", "--cgroup", "/fast", "--", "true", host="server").stderr
     assert "another network namespace" in said, said
 

@@ -269,7 +269,7 @@ static void verb_detach(struct dmmd_call *call)
 	answer(call, doc);
 }
 
-/* The cgroup to run in, made if need be. 0: ready for the process; *ret_by is what it is wanted for. */
+/* The cgroup to run in, made if need be; it goes with its last process, those above it stay. 0: ready for the process; *ret_by is what it is wanted for. */
 static int prepare_run(struct dmmd_call *call, char path[static PATH_MAX], uint32_t *ret_by)
 {
 	char full[PATH_MAX];
@@ -279,7 +279,7 @@ static int prepare_run(struct dmmd_call *call, char path[static PATH_MAX], uint3
 		snprintf(path, PATH_MAX, "/dmm-run-%d", (int)call->pid);
 	r = dmmd_cgroup_full(call->d, path, full);
 	if (r == 0 && mkdir(full, 0755) < 0)
-		r = -errno;
+		r = errno == ENOENT ? dmm_mkdirs(full, 0755) : -errno;
 	if (r < 0 && r != -EEXIST) {
 		refuse(call, r, EXIT_FAILED, NULL, "cannot make cgroup %s", full);
 		return r;
