@@ -957,5 +957,15 @@ def teardown_beside_a_daemon_stops_it(w):
     assert not os.path.exists(w.bpffs) or not os.listdir(w.bpffs), os.listdir(w.bpffs)
 
 
+@test
+def a_start_after_a_teardown_is_a_clean_one(w):
+    told = len(w.log())
+    w.dmmd()
+    w.ready()
+    w.check_policy()
+    for word in ("died", "does not answer", "adopted"):
+        assert word not in w.log()[told:], w.log()[told:]
+
+
 if __name__ == "__main__":
     main(DmmdWorld)

@@ -27,6 +27,9 @@ static int find_process(pid_t pid, uint64_t start_time, int *ret_pidfd)
 	/* with the pidfd held, the pid cannot become somebody else's between these two lines */
 	if (dmm_proc_start_time(pid, &now) < 0 || now != start_time)
 		return -ESRCH;
+	/* dead already, and only not yet reaped by whoever became its parent */
+	if (poll(&(struct pollfd){ .fd = fd, .events = POLLIN }, 1, 0) > 0)
+		return -ESRCH;
 	*ret_pidfd = DMM_TAKE_FD(fd);
 	return 0;
 }
@@ -95,6 +98,14 @@ static bool half_started(struct dmmd *d, uint32_t slot)
 	       (inst.state != DMM_INST_READY && inst.state != DMM_INST_DRAINING);
 }
 
+/* The maps are new: a teardown ended it, and there is nothing to complain about. */
+static bool torn_down(struct dmmd *d, uint32_t slot)
+{
+	struct dmm_instance inst;
+
+	return dmm_view_instance(d->view, slot, &inst) < 0 || inst.state == DMM_INST_FREE;
+}
+
 static void died_meanwhile(struct dmmd_inst *inst, pid_t pid)
 {
 	static const char why[] = "died while dmmd was away";
@@ -126,7 +137,8 @@ static int adopt_stack(struct dmmd *d, const struct dmmd_stack_record *record, b
 		dmmd_inst_drain(inst, record->removed);
 	else if (r < 0 && record->removed)
 		dmmd_inst_free(inst);
-	else if (r < 0 && !record->stopped && same_boot && record->pid)
+	else if (r < 0 && !record->stopped && same_boot && record->pid &&
+		 !torn_down(d, record->slot))
 		died_meanwhile(inst, record->pid);
 	else if (r < 0)
 		dmm_steer_inst_state(d->steer, record->slot, DMM_INST_DEAD, 0);
