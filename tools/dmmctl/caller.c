@@ -46,7 +46,9 @@ static int find_cgroup(const struct ctl *ctl, const char *name, char *buf, size_
 		buf[n - 1] = '\0';
 	if (stat(buf, &st) < 0)
 		return fail(ctl, exit_of(-errno), -errno,
-			    "paths start from the cgroup root (--cgroup-root)", "cgroup %s", buf);
+			    "it has a class once it exists; paths start from the cgroup root "
+			    "(--cgroup-root)",
+			    "cgroup %s", buf);
 	return CTL_OK;
 }
 

@@ -39,7 +39,8 @@ static const enum dmm_reason after[] = { DMM_REASON_NO_ROUTE, DMM_REASON_ROUTE,
 
 static const char *state_word(enum dmm_inst_state state)
 {
-	static const char *const words[] = { "free", "starting", "ready", "draining", "dead" };
+	static const char *const words[] = { "free", "starting", "ready", "draining",
+					     "not running" };
 
 	return state < DMM_ARRAY_SIZE(words) ? words[state] : "?";
 }
