@@ -96,6 +96,8 @@ def tables_for_people(w):
     assert counts == sorted(counts, reverse=True) and 0 not in counts, stats
     described = w.ctl("stats", "--describe").stdout
     assert "SO_BINDTODEVICE ties the socket to a device" in described
+    counters = described.partition("fast#0\n")[2].splitlines()
+    assert len(counters) > 15 and all(len(line.split()) > 3 for line in counters), described
     assert len(w.ctl("-o", "jsonl", "get", "rules").stdout.splitlines()) == 8  # 6 built-in
 
 
@@ -310,6 +312,30 @@ def stacks_restart_and_drain(w):
     assert w.ctl("stacks", "restart", "nosuch", check=False).returncode == 1
     w.ctl("stacks", "restart", "fast")
     assert w.explain(f"{w.server4}:{PORT}", "--cgroup", "/fast")["verdict"] == "userspace"
+
+
+@test
+def what_changes_things_answers_in_json_too(w):
+    path = os.path.join(w.dir, "again.yaml")
+    with open(path, "w") as f:
+        f.write(w.policy())
+    os.makedirs(w.cgroup("/by-hand"), exist_ok=True)
+    for words, kind, fields in (
+            (("check", path), None, {"file", "policy", "rules", "stacks", "errors", "findings"}),
+            (("apply", path), "PolicyApplied", {"generation", "previous_generation", "took_ms"}),
+            (("attach", "--cgroup", "/by-hand"), "CgroupAttached",
+             {"cgroup", "cgroup_id", "already", "existing_sockets"}),
+            (("detach", "--cgroup", "/by-hand"), "CgroupDetached", {"cgroup", "still_named"}),
+            (("stacks", "restart", "fast"), None, {"instance", "state", "pid"}),
+            (("explain", "tcp", "connect", f"{w.server4}:80", "--cgroup", w.cgroup("/fast")), None,
+             {"verdict", "rule", "reason", "checks"}),
+            (("doctor", "c0"), "DoctorReport", {"items", "result", "errors"}),
+            (("demo", "status", "--id", "nosuch"), "DemoStatus", {"up"})):
+        doc = w.ctl_json(*words)
+        assert doc.get("apiVersion") == "dmm/v1alpha1" and doc["kind"] == (kind or doc["kind"]), \
+            (words, doc)
+        said = keys(doc["items"][0]) if "items" in doc and not fields <= keys(doc) else keys(doc)
+        assert said >= fields, (words, doc)
 
 
 # --- without dmmd; last, because teardown is for good ---

@@ -46,9 +46,8 @@ static void add_interface(struct json_object *obj, const struct dmmd_inst *inst)
 		dmm_json_set_text(obj, "got", NULL);
 }
 
-struct json_object *dmmd_report_stack(struct dmmd_inst *inst)
+static struct json_object *add_stack(struct json_object *obj, struct dmmd_inst *inst)
 {
-	struct json_object *obj = json_object_new_object();
 	const struct dmmd_spec *spec = &inst->spec;
 	struct dmm_inst_shared shared;
 	uint64_t now = dmm_now_ns();
@@ -80,13 +79,19 @@ struct json_object *dmmd_report_stack(struct dmmd_inst *inst)
 	return obj;
 }
 
+struct json_object *dmmd_report_stack(struct dmmd_inst *inst)
+{
+	return add_stack(dmm_json_document("Stack"), inst);
+}
+
 static struct json_object *stack_items(struct dmmd *d)
 {
 	struct json_object *items = json_object_new_array();
 
 	for (unsigned int i = 0; i < DMM_MAX_INSTANCES; i++)
 		if (d->inst[i])
-			json_object_array_add(items, dmmd_report_stack(d->inst[i]));
+			json_object_array_add(items,
+					      add_stack(json_object_new_object(), d->inst[i]));
 	return items;
 }
 
