@@ -5,6 +5,7 @@ which the source tree and its products are empty folders. Also with a plug-in bu
 
 import json
 import os
+import pwd
 import shlex
 import socket
 import sys
@@ -107,6 +108,23 @@ def the_installed_demo_comes_up(w):
     said = json.loads(sh(*w.program("dmmctl")[:-1], "sh", "-c", script, timeout=120).stdout)
     assert said["up"] and said["dmmctl"], said
     assert not os.path.exists(f"/run/dmm-demo-{ID}")
+
+
+@test
+def a_build_by_sudo_is_the_callers(w):
+    """`sudo make` builds as who called it; what an earlier build as root left becomes theirs."""
+    tree, user = f"{w.dir}/tree", pwd.getpwnam(USER)
+    os.makedirs(f"{tree}/.output/old")
+    os.chown(tree, user.pw_uid, user.pw_gid)
+    build = [os.path.join(ROOT, "tools/build/as-user"), ".output", "sh", "-c",
+             "id -un; echo $HOME; touch .output/old/new"]
+    said = sh(*build, cwd=tree, env={**os.environ, "SUDO_USER": USER}).stdout.split()
+    assert said == [USER, user.pw_dir], said
+    for name in (".output", ".output/old", ".output/old/new"):
+        assert os.stat(f"{tree}/{name}").st_uid == user.pw_uid, name
+    os.chown(tree, 0, 0)  # a tree that they cannot write: it just builds
+    assert sh(*build, cwd=tree, env={**os.environ, "SUDO_USER": USER}).stdout.split()[0] == "root"
+    assert sh(*build, cwd=tree).stdout.split()[0] == "root"
 
 
 @test
