@@ -10,7 +10,7 @@ import time
 from dmmtest import connected, wait_for
 
 
-def numbered(addr, port, progress, stop):
+def numbered(addr, port, progress, stop, pause):
     """Sends numbers and wants each back in turn until the stop file is there; writes how far it is.
     Gives the count, and the longest wait for an answer."""
     s = connected(addr, port)
@@ -29,7 +29,7 @@ def numbered(addr, port, progress, stop):
         assert struct.unpack("!Q", back)[0] == n
         longest = max(longest, time.monotonic() - asked)
         os.pwrite(out, struct.pack("!Q", n), 0)
-        time.sleep(0.002)
+        time.sleep(pause)
     assert (s.getsockname(), s.getpeername()) == (name, peer)
     s.shutdown(socket.SHUT_WR)
     assert s.recv(1) == b""
@@ -37,17 +37,17 @@ def numbered(addr, port, progress, stop):
 
 
 class Flows:
-    """Numbered flows, two of each IP version (or to each of @addrs) in each cgroup, while the with block
-    runs. The world serves its echo on every address."""
+    """Numbered flows, @each of each IP version (or to each of @addrs) in each cgroup, while the with
+    block runs. The world serves its echo on every address."""
 
-    def __init__(self, w, cgroups=("/fast", "/kernel"), addrs=None):
+    def __init__(self, w, cgroups=("/fast", "/kernel"), addrs=None, each=2):
         self.stop = os.path.join(w.dir, "stop-flows")
         self.children = []
         for i, (cgroup, addr) in enumerate((c, a) for c in cgroups
-                                           for a in (addrs or (w.server4, w.server6)) * 2):
+                                           for a in (addrs or (w.server4, w.server6)) * each):
             path = os.path.join(w.dir, f"progress-{i}")
             self.children.append((w.start(numbered, addr, w.echo_port, path, self.stop,
-                                          cgroup=cgroup), path))
+                                          each * 0.001, cgroup=cgroup), path))
 
     def counts(self):
         def count(path):
@@ -55,6 +55,11 @@ class Flows:
                 return int.from_bytes(f.read(8), "big")
             return 0
         return [count(path) for _, path in self.children]
+
+    def tell(self):
+        """After the block: what they did."""
+        print(f"# {sum(n for n, _ in self.results)} answers in {len(self.results)} flows, "
+              f"longest wait {max(t for _, t in self.results):.3f} s")
 
     def all_go_on(self):
         """Every flow answers something that was asked for from now on."""

@@ -79,9 +79,7 @@ def killed_and_restarted_it_cuts_no_flow(w):
             w.ready()
             flows.all_go_on()
             w.check_policy()
-    numbers = [n for n, _ in flows.results]
-    print(f"# {sum(numbers)} answers in {len(numbers)} flows, "
-          f"longest wait {max(t for _, t in flows.results):.3f} s")
+    flows.tell()
 
 
 OTHER_RULES = """
