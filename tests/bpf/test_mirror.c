@@ -261,15 +261,26 @@ static void adopts_filled_maps(void **state)
 	steerrig_sh("ip route del 10.3.1.0/24");
 }
 
-static void full_map_is_told(void **state)
+/* A part of the routes would be wrong for the rest of the world: none is better. */
+static void too_many_routes_are_told_and_none_is_kept(void **state)
 {
+	struct dmm_route_key key;
+
 	(void)state;
 	steerrig_sh("for i in $(seq 1 250); do echo route add 10.9.$i.0/24 via 10.1.0.2; "
 		    "echo route add 10.8.$i.0/24 via 10.1.0.2; "
 		    "echo route add 10.7.$i.0/24 via 10.1.0.2; done | ip -batch -");
 	assert_int_equal(dmm_mirror_run(mirror), -E2BIG);
+	assert_non_null(strstr(dmm_mirror_problem(mirror), "routes"));
+	assert_int_equal(bpf_map_get_next_key(routes_map, NULL, &key), -ENOENT);
+	assert_int_equal(dmm_mirror_run(mirror), -E2BIG); /* still */
+	/* the next dmmd meets it at its start */
+	dmm_mirror_close(mirror);
+	assert_int_equal(dmm_mirror_open(local_map, routes_map, &mirror), 0);
+	assert_true(dmm_mirror_problem(mirror)[0]);
 	after("for i in $(seq 1 250); do echo route del 10.9.$i.0/24; "
 	      "echo route del 10.8.$i.0/24; echo route del 10.7.$i.0/24; done | ip -batch -");
+	assert_string_equal(dmm_mirror_problem(mirror), "");
 }
 
 static int run(void)
@@ -282,7 +293,8 @@ static int run(void)
 		cmocka_unit_test_setup_teardown(follows_links, make_maps, drop_maps),
 		cmocka_unit_test_setup_teardown(survives_an_overrun, make_maps, drop_maps),
 		cmocka_unit_test_setup_teardown(adopts_filled_maps, make_maps, drop_maps),
-		cmocka_unit_test_setup_teardown(full_map_is_told, make_maps, drop_maps),
+		cmocka_unit_test_setup_teardown(too_many_routes_are_told_and_none_is_kept,
+						make_maps, drop_maps),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,7 +12,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from dmmtest import OUT, World, main, sh, test, wait_for
+from dmmtest import LONG, OUT, World, main, sh, test, wait_for
 from flows import Flows
 
 ECHO = 8651
@@ -115,6 +115,48 @@ def an_address_goes_and_comes_back(w):
 
 def repairs(w):
     return w.log().count("had to be put right")
+
+
+def change_addresses(w, verb, n):
+    """@n addresses of c0 at once."""
+    sh("ip", "-n", w.ns["client"], "-batch", "-", input="".join(
+        f"addr {verb} 10.{i >> 8}.{i & 255}.1/32 dev c0\n" for i in range(n)))
+
+
+@test
+def more_addresses_than_are_mirrored_stop_steering(w):
+    """A part of them would decide wrongly. Flows go on, the status says why, and it ends with it."""
+    with Flows(w) as flows:
+        change_addresses(w, "add", 4200)
+        wait_for("the status says so", lambda: any(
+            "more addresses" in p for p in w.ctl_json("status")["problems"]), seconds=30)
+        assert not w.is_steered(w.port()), "steered by a part of the addresses"
+        flows.all_go_on()
+        change_addresses(w, "del", 4200)
+        wait_for("it is over", lambda: w.ctl_json("status")["health"] == "ok", seconds=30)
+        w.check_policy()
+        flows.all_go_on()
+    assert w.log().count("warning: addresses and routes") == 1, "told more than once"
+
+
+@test
+def a_cgroup_removed_and_made_again_is_attached_again(w):
+    """Under load: each time it is another cgroup, with another id, and each time it is steered."""
+    rule = """
+    - name: comes-and-goes
+      match: {cgroup: /comes, proto: tcp, direction: connect}
+      action: {stack: fast, onUnavailable: reject}"""
+    w.apply(w.policy(rules=rule))
+    with Flows(w, cgroups=("/kernel",)) as flows:
+        for _ in range(100 if LONG else 10):
+            w.cgroup("/comes")
+            wait_for("it is steered", lambda: w.is_steered(w.port(cgroup="/comes")))
+            os.rmdir(f"{w.cgroup_root}/comes")
+        flows.all_go_on()
+    w.apply(w.policy())
+    wait_for("nothing is left of those that are gone",
+             lambda: len([n for n in os.listdir(f"{w.bpffs}/links") if "cgroup-" in n]) == 8,
+             seconds=30)
 
 
 @test

@@ -29,6 +29,7 @@ struct dmmd {
 	struct dmm_steer *steer;
 	struct dmm_view *view;
 	struct dmmd_source mirror;
+	char mirror_problem[256]; /* as last told; "": none */
 
 	/* Persistent. Its stacks are filled in from @inst by dmmd_save(). */
 	struct dmmd_state state;

@@ -222,6 +222,8 @@ static struct json_object *problems(struct dmmd *d)
 		if (d->cgroups.items[i].problem[0])
 			add_problem(list, "cgroup", d->cgroups.items[i].path,
 				    d->cgroups.items[i].problem);
+	if (d->mirror_problem[0])
+		add_problem(list, "addresses", "and routes", d->mirror_problem);
 	return list;
 }
 

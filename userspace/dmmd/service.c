@@ -284,13 +284,25 @@ static void signals_ready(struct dmmd_source *source, uint32_t events)
 	d->loop.stop = true;
 }
 
+/* Each problem is told once, however often it is met. */
+static void run_mirror(struct dmmd *d)
+{
+	int r = dmm_steer_mirror_run(d->steer);
+	const char *problem = dmm_steer_mirror_problem(d->steer);
+
+	if (dmm_streq(problem, d->mirror_problem))
+		return;
+	if (r < 0)
+		dmm_warning("addresses and routes: %s", dmm_steer_reason());
+	else
+		dmm_info("addresses and routes are mirrored again");
+	snprintf(d->mirror_problem, sizeof(d->mirror_problem), "%s", problem);
+}
+
 static void mirror_ready(struct dmmd_source *source, uint32_t events)
 {
-	struct dmmd *d = dmmd_container(source, struct dmmd, mirror);
-
 	(void)events;
-	if (dmm_steer_mirror_run(d->steer) < 0)
-		dmm_warning("addresses and routes: %s", dmm_steer_reason());
+	run_mirror(dmmd_container(source, struct dmmd, mirror));
 }
 
 static void watchdog(void)
@@ -335,8 +347,11 @@ static void tick(struct dmmd_timer *timer)
 	struct dmmd *d = dmmd_container(timer, struct dmmd, tick);
 
 	repair(d);
-	if (++d->ticks % SWEEP_TICKS == 0)
+	if (++d->ticks % SWEEP_TICKS == 0) {
 		dmm_steer_sweep_flows(d->steer, FLOW_AGE_NS);
+		if (d->mirror_problem[0])
+			run_mirror(d);
+	}
 	dmmd_insts_tick(d);
 	dmmd_cgroups_tick(d);
 	dmmd_control_tick(d);
@@ -370,9 +385,11 @@ static int mirror_init(struct dmmd *d)
 	dmm_autoclose int fd = fcntl(dmm_steer_mirror_fd(d->steer), F_DUPFD_CLOEXEC, 0);
 	int r = fd < 0 ? -errno : dmmd_source_add(&d->loop, &d->mirror, fd, EPOLLIN, mirror_ready);
 
-	if (r == 0)
-		fd = -1;
-	return r;
+	if (r < 0)
+		return r;
+	fd = -1;
+	run_mirror(d); /* tells what open met */
+	return 0;
 }
 
 int dmmd_events_init(struct dmmd *d)

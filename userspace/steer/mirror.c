@@ -36,6 +36,7 @@ struct list {
 struct target {
 	int map;
 	size_t key_size, value_size;
+	size_t room;	  /* entries that the map may hold */
 	struct list have; /* what the map holds, sorted */
 	bool known;	  /* have is true */
 };
@@ -43,6 +44,7 @@ struct target {
 struct dmm_mirror {
 	struct mnl_socket *events;
 	struct target local, routes;
+	char problem[256]; /* why the maps are not what they should be, "": they are */
 };
 
 /* --- lists --- */
@@ -279,6 +281,17 @@ static int sync_map(struct target *t, struct list *want)
 	return 0;
 }
 
+/* A part of the routes would send some destinations the wrong way. Without any, nothing new is steered;
+ * flows keep their addresses. */
+static int give_up(struct dmm_mirror *m)
+{
+	struct list none = {};
+	int r = sync_map(&m->routes, &none);
+
+	free(none.items);
+	return r < 0 ? r : -E2BIG;
+}
+
 static int sync_picture(struct dmm_mirror *m, struct dmm_mirror_picture *picture)
 {
 	struct list local = {}, routes = {};
@@ -288,6 +301,8 @@ static int sync_picture(struct dmm_mirror *m, struct dmm_mirror_picture *picture
 	r = want_local(picture, &local);
 	if (r == 0)
 		r = want_routes(picture, &routes);
+	if (r == 0 && (local.n > m->local.room || routes.n > m->routes.room))
+		r = give_up(m);
 	if (r == 0)
 		r = sync_map(&m->local, &local);
 	if (r == 0)
@@ -297,25 +312,47 @@ static int sync_picture(struct dmm_mirror *m, struct dmm_mirror_picture *picture
 	return r;
 }
 
-static int resync(struct dmm_mirror *m)
+static int read_room(struct target *t)
+{
+	struct bpf_map_info info = {};
+	uint32_t len = sizeof(info);
+	int r = bpf_obj_get_info_by_fd(t->map, &info, &len);
+
+	t->room = info.max_entries;
+	return r < 0 ? dmm_steer_fail(r, NULL, "cannot ask a map for its size") : 0;
+}
+
+static int try_sync(struct dmm_mirror *m)
 {
 	struct dmm_mirror_picture picture = {};
 	int r = -EAGAIN, attempt;
 
 	for (attempt = 0; attempt < ATTEMPTS && r == -EAGAIN; attempt++)
 		r = dmm_mirror_picture_take(&picture);
+	if (r == -EAGAIN)
+		return r;
 	if (r < 0)
 		return dmm_steer_fail(r, NULL, "cannot read addresses and routes");
 	r = sync_picture(m, &picture);
 	dmm_mirror_picture_free(&picture);
-	if (r == -E2BIG || r == -ENOSPC)
-		return dmm_steer_refuse(-E2BIG,
-					"destinations without an entry may get a wrong route's "
-					"answer: leave such a host to the kernel",
-					"this namespace has more addresses or routes than the "
-					"mirror holds");
+	if (r == -E2BIG)
+		return dmm_steer_refuse(-E2BIG, "nothing new is steered until there are fewer",
+					"this namespace has more addresses (%zu at most) or routes "
+					"(%zu) than are mirrored",
+					m->local.room, m->routes.room);
 	return r < 0 ? dmm_steer_fail(r, NULL, "cannot write the mirrored addresses and routes")
 		     : 0;
+}
+
+static int resync(struct dmm_mirror *m)
+{
+	int r = try_sync(m);
+	const char *why = r < 0 ? dmm_steer_reason() : "";
+
+	if (r == -EAGAIN) /* it changes all the while: then more is waiting already */
+		return 0;
+	snprintf(m->problem, sizeof(m->problem), "%.*s", (int)strcspn(why, "\n"), why);
+	return r;
 }
 
 /* --- events --- */
@@ -348,7 +385,12 @@ static unsigned int drain(struct dmm_mirror *m)
 
 int dmm_mirror_run(struct dmm_mirror *mirror)
 {
-	return drain(mirror) ? resync(mirror) : 0;
+	return drain(mirror) || mirror->problem[0] ? resync(mirror) : 0;
+}
+
+const char *dmm_mirror_problem(const struct dmm_mirror *mirror)
+{
+	return mirror->problem;
 }
 
 int dmm_mirror_fd(struct dmm_mirror *mirror)
@@ -373,14 +415,19 @@ int dmm_mirror_open(int local_map, int routes_map, struct dmm_mirror **ret)
 		.key_size = sizeof(struct dmm_route_key),
 		.value_size = sizeof(struct dmm_route),
 	};
-	r = listen_events(m); /* before the picture: nothing in between is missed */
+	r = read_room(&m->local);
+	if (r == 0)
+		r = read_room(&m->routes);
+	if (r == 0)
+		r = listen_events(m); /* before the picture: nothing in between is missed */
 	if (r == 0)
 		r = resync(m);
-	if (r < 0)
+	if (r < 0 && r != -E2BIG) {
 		dmm_mirror_close(m);
-	else
-		*ret = m;
-	return r;
+		return r;
+	}
+	*ret = m;
+	return 0;
 }
 
 void dmm_mirror_close(struct dmm_mirror *mirror)

@@ -414,3 +414,8 @@ int dmm_steer_mirror_run(struct dmm_steer *steer)
 {
 	return dmm_mirror_run(steer->mirror);
 }
+
+const char *dmm_steer_mirror_problem(const struct dmm_steer *steer)
+{
+	return dmm_mirror_problem(steer->mirror);
+}

@@ -100,6 +100,9 @@ int dmm_steer_reserve_ports(struct dmm_steer *steer, const struct dmm_port_range
  * socket is gone, and the tuples of relay legs that are gone. */
 int dmm_steer_sweep_flows(struct dmm_steer *steer, uint64_t age_ns);
 /* Mirrors addresses and routes of the namespace into dmm_local and dmm_routes: first a full
- * picture (open does that), then changes whenever the descriptor is readable. */
+ * picture (open does that), then changes whenever the descriptor is readable, or now and then while
+ * there is a problem. */
 int dmm_steer_mirror_fd(struct dmm_steer *steer);
 int dmm_steer_mirror_run(struct dmm_steer *steer);
+/* Why the maps are not what they should be; "": they are. */
+const char *dmm_steer_mirror_problem(const struct dmm_steer *steer);

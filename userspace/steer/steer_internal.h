@@ -190,7 +190,9 @@ int dmm_xdp_adopt(struct dmm_steer *steer, unsigned int *ret_changed);
 int dmm_pins_wipe(const char *bpffs, unsigned int *ret_links, unsigned int *ret_maps);
 
 /* --- mirror.c --- */
+/* More addresses or routes than the maps hold is a problem, not a failure. */
 int dmm_mirror_open(int local_map, int routes_map, struct dmm_mirror **ret);
 void dmm_mirror_close(struct dmm_mirror *mirror);
 int dmm_mirror_fd(struct dmm_mirror *mirror);
 int dmm_mirror_run(struct dmm_mirror *mirror);
+const char *dmm_mirror_problem(const struct dmm_mirror *mirror);
