@@ -80,7 +80,7 @@ def an_instance_without_memory_is_a_reset_and_comes_back(w):
         for reader in readers:
             try:
                 how = reader.result(60)
-            except (PermissionError, ConnectionRefusedError):
+            except (PermissionError, ConnectionError):
                 how = "turned away"  # connecting, while there was none
             ends[how] = ends.get(how, 0) + 1
         others.all_go_on()
