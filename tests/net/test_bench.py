@@ -14,7 +14,7 @@ from dmmtest import ROOT, main, sh, test
 
 sys.path.insert(0, os.path.join(ROOT, "tools/bench"))
 sys.dont_write_bytecode = True
-from hosts import ROWS  # noqa: E402
+from hosts import PRICES, ROWS  # noqa: E402
 from report import COLUMNS  # noqa: E402
 
 ROUNDS = 3  # of --quick
@@ -40,7 +40,10 @@ def every_row_has_every_column(_):
     for column in COLUMNS.values():
         assert column[2] in said, f"the table lacks {column[2]}"
     cgroups = [c["cgroup"] for c in got["connect"]]
-    assert cgroups == ["no hook", "empty hook", "kernel verdict by DMM", "steered"], cgroups
+    assert cgroups == ["no hook", "empty hook", "kernel verdict by DMM", "the same, 10 rules",
+                       "the same, 10000 rules", "steered"], cgroups
+    assert len(got["prices"]) == len(PRICES), got["prices"]
+    assert all(p["columns"][c]["median"] > 0 for p in got["prices"] for c in COLUMNS), got["prices"]
     assert all(c["call"] > 0 and c["up"] > 0 for c in got["connect"]), got["connect"]
     assert len(got["xdp"]) >= 5 and all(x["ns"] > 0 for x in got["xdp"]), got["xdp"]
     assert f"dmm-{bench.pid}-" not in sh("ip", "netns").stdout, "it left network namespaces"

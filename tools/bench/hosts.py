@@ -4,6 +4,8 @@
   c0 - s0  the stack's interface: checksum and segmentation offloads off, XDP by dmmd
   c1 - s1  plain veth, all offloads on
   c2 - s2  plain veth, offloads off as on c0
+  c3 - s3  as c2, with an XDP program on c3 that does nothing
+  lo       of the client host, where DMM has its filter, and of the server host, where it has none
 """
 
 import collections
@@ -12,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.dont_write_bytecode = True
@@ -22,24 +25,37 @@ ALL_OFF = [w for f in ("tx", "rx", "sg", "tso", "gso", "gro") for w in (f, "off"
 PORT, CRR_SLOTS = 7001, 8
 SWALLOW_PORT, SEND_PORT = PORT + 8, PORT + 9  # as in serve.c
 
-# cgroup "plain" is outside of DMM, "kernel" is attached and gets the kernel verdict
-Row = collections.namedtuple("Row", "link cgroup poll spin what")
+# link: the number of a veth, or the host whose lo is meant. cgroup: "plain" is outside of DMM, "kernel" is
+# attached and gets the kernel verdict. base: the row that a row is compared with.
+Row = collections.namedtuple("Row", "link cgroup poll spin family base what")
+BASELINE, BASELINE6 = "kernel_alloff", "kernel_alloff6"
 ROWS = {
-    "kernel_on": Row(1, "plain", None, False,
+    "kernel_on": Row(1, "plain", None, False, 4, BASELINE,
                      "the kernel on a plain veth, all offloads on, no XDP"),
-    "kernel_onspin": Row(1, "plain", None, True,
+    "kernel_onspin": Row(1, "plain", None, True, 4, BASELINE,
                          "the same, the server spins in epoll_wait(0) instead of sleeping"),
-    "kernel_alloff": Row(2, "plain", None, False,
-                         "the kernel without checksum, scatter-gather and segmentation offloads, "
-                         "as AF_XDP has none: the baseline"),
-    "kernel_beside": Row(0, "kernel", None, False,
+    BASELINE: Row(2, "plain", None, False, 4, BASELINE,
+                  "the kernel without checksum, scatter-gather and segmentation offloads, as AF_XDP "
+                  "has none: the baseline"),
+    "kernel_xdp": Row(3, "plain", None, False, 4, BASELINE,
+                      "the same with an XDP program that does nothing"),
+    "kernel_beside": Row(0, "kernel", None, False, 4, BASELINE,
                          "kernel verdict by DMM on the stack's own interface, also without "
                          "offloads: what its XDP and hooks cost the others"),
-    "lwip_adaptive": Row(0, "fast", "adaptive", False,
+    "lwip_adaptive": Row(0, "fast", "adaptive", False, 4, BASELINE,
                          "the client is steered through lwIP (poll: adaptive) to the kernel server"),
-    "lwip_busy": Row(0, "fast", "busy", False, "the same, poll: busy: it spins on a CPU that somebody else needs"),
+    "lwip_busy": Row(0, "fast", "busy", False, 4, BASELINE,
+                     "the same, poll: busy: it spins on a CPU that somebody else needs"),
+    BASELINE6: Row(2, "plain", None, False, 6, BASELINE6, "the baseline over IPv6"),
+    "lwip_adaptive6": Row(0, "fast", "adaptive", False, 6, BASELINE6,
+                          "steered through lwIP over IPv6"),
+    "lo": Row("server", "plain", None, False, 4, "lo", "loopback on a host without DMM"),
+    "lo_beside": Row("client", "plain", None, False, 4, "lo",
+                     "loopback of an application outside of DMM, on a host with it"),
 }
-BASELINE = "kernel_alloff"
+# What the others pay: row, what it is compared with, why
+PRICES = (("kernel_beside", "kernel_xdp", "kernel flows on a stack's interface / an empty XDP program"),
+          ("lo_beside", "lo", "loopback beside DMM / without DMM"))
 
 Point = collections.namedtuple("Point", "mode connections port")
 POINTS = {
@@ -55,6 +71,31 @@ POINTS = {
 def nobody(_server, _pid):
     """Watches a measurement by doing nothing."""
     yield
+
+
+# cgroups by how many rules their connects meet before the default takes them
+RULES = {"rules10": 10, "rules10000": 10000}
+
+
+def rules():
+    """/fast through the stack; in the cgroups of RULES many rules that all miss."""
+    # a steered connection that could not be served must fail, not count for the stack
+    text = ["""
+    - name: fast-out
+      match: {cgroup: /fast, proto: tcp, direction: connect}
+      action: {stack: fast, onUnavailable: reject}"""]
+    for cgroup, n in RULES.items():
+        text += [f"""
+    - {{name: {cgroup}-{i}, match: {{cgroup: /{cgroup}, remote: {{cidr: 10.{i >> 8}.{i & 255}.0/24,
+       ports: {i % 60000 + 1}}}}}, action: {{stack: kernel}}}}""" for i in range(n)]
+    return "".join(text)
+
+
+def busy_seconds():
+    """Of all CPUs, since boot; interrupts included."""
+    with open("/proc/stat") as f:
+        user, nice, system, _, _, irq, softirq, *_ = map(int, f.readline().split()[1:])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
 class Failed(Exception):
@@ -75,7 +116,10 @@ class Hosts(World):
         self.run("ethtool", "-K", "s0", *ALL_OFF, host="server")
         self.add_link(1, [])
         self.add_link(2, ALL_OFF)
-        for name in ("plain", "empty"):
+        self.add_link(3, ALL_OFF)
+        self.run("ip", "link", "set", "c3", "xdp", "obj", os.path.join(OUT, "bench/floor.bpf.o"),
+                 "sec", "xdp")
+        for name in ("plain", "empty", *RULES):
             self.cgroup(name)
         self.dmmd()
         self.use_poll("adaptive")
@@ -93,8 +137,10 @@ class Hosts(World):
             if offloads:
                 self.run("ethtool", "-K", dev, *offloads, host=host)
 
-    def server(self, link):
-        return f"fd00:198:{18 + link}::2" if self.o.family == 6 else f"198.18.{link}.2"
+    def server(self, link, family=4):
+        if isinstance(link, str):
+            return "127.0.0.1"
+        return f"fd00:198:{18 + link}::2" if family == 6 else f"198.18.{link}.2"
 
     def ctl(self, *args, **kw):
         # a spinning instance and its neighbours may keep dmmd from the CPU
@@ -106,7 +152,7 @@ class Hosts(World):
         """Makes sure that the instance polls like that and runs on its core."""
         if poll and poll != self.poll:
             # a steered connection that could not be served must fail, not count for the stack
-            self.apply(self.policy(unavailable="reject", stack=f", poll: {poll}"))
+            self.apply(self.policy(rules=rules(), stack=f", poll: {poll}"))
             self.poll = poll
         pid = self.ready()
         if pid != self.pinned:
@@ -122,9 +168,9 @@ class Hosts(World):
                 os.path.join(OUT, "bench", program), *map(str, args)]
 
     @contextlib.contextmanager
-    def serving(self, spin=False):
+    def serving(self, spin=False, host="server"):
         p = self.spawn(*self.on_core("server", "serve", *(["-s"] if spin else []), PORT),
-                       host="server", stdout=subprocess.PIPE)
+                       host=host, stdout=subprocess.PIPE)
         try:
             if p.stdout.readline() != b"ready\n":
                 raise Failed("the server did not start")
@@ -140,9 +186,13 @@ class Hosts(World):
         row, point = ROWS[row_name], POINTS[point_name]
         pid = self.use_poll(row.poll or "adaptive")
         before = self.instance()["connects"] if row.poll else 0
-        with self.serving(row.spin) as server, \
-                (during or nobody)(server, pid):
+        host = row.link if isinstance(row.link, str) else "server"
+        with self.serving(row.spin, host) as server, (during or nobody)(server, pid):
+            before_cpu, begin = busy_seconds(), time.monotonic()
             got = self.load(row, point)
+            cpus = (busy_seconds() - before_cpu) / (time.monotonic() - begin)
+        if got.get("per_second"):
+            got["cpu_us"] = cpus / got["per_second"] * 1e6
         if row.poll:
             self.check_steered(pid, self.instance()["connects"] - before, got, point)
         return got
@@ -151,7 +201,8 @@ class Hosts(World):
         try:
             done = self.run(*self.on_core("client", "load", "-c", point.connections, "-t",
                                           self.o.seconds, "-w", self.o.warm_up, point.mode,
-                                          self.server(row.link), point.port),
+                                          self.server(row.link, row.family), point.port),
+                            host=row.link if isinstance(row.link, str) else "client",
                             cgroup=row.cgroup, check=False,
                             timeout=self.o.seconds + self.o.warm_up + 30)
         except subprocess.TimeoutExpired:
@@ -176,7 +227,7 @@ class Hosts(World):
     def connect_cost(self):
         """connect() without and with hooks: lines of connect_cost."""
         names = {"plain": "no hook", "empty": "empty hook", "kernel": "kernel verdict by DMM",
-                 "fast": "steered"}
+                 **{name: f"the same, {n} rules" for name, n in RULES.items()}, "fast": "steered"}
         self.use_poll("adaptive")
         before = self.instance()["connects"]
         with self.serving():

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures of the rounds -> medians, ratios to the baseline round by round, tables, JSON."""
 
+import math
 import os
 import platform
 import re
 import statistics
 
-from hosts import BASELINE, ROWS
+from hosts import BASELINE, PRICES, ROWS
 
 # column: point, key of the client's result, head, whether more is better
 COLUMNS = {
@@ -14,6 +15,7 @@ COLUMNS = {
     "p99": ("rr1", "p99_us", "p99 us", False),
     "rr1": ("rr1", "per_second", "req/s, 1 conn", True),
     "rr32": ("rr32", "per_second", "req/s, 32 conns", True),
+    "cpu": ("rr32", "cpu_us", "CPU us/req, 32", False),
     "send": ("send", "gbps", "client->server Gb/s", True),
     "recv": ("recv", "gbps", "server->client Gb/s", True),
     "crr": ("crr", "per_second", "conn/s, 8 slots", True),
@@ -41,7 +43,6 @@ def machine(hosts):
         "instance_runs_with": hosts.o.instance,
         "congestion_control": hosts.congestion_control(),
         "load_average": os.getloadavg()[0],
-        "family": hosts.o.family,
         "seconds": hosts.o.seconds,
         "rounds": hosts.o.rounds,
         "mode_of_c0": hosts.instance()["got"],
@@ -51,7 +52,7 @@ def machine(hosts):
 def print_machine(m):
     c = m["cores"]
     print(f"Linux {m['kernel']}, {m['cpus']} x {m['cpu']}, load {m['load_average']:.1f} at the start")
-    print(f"IPv{m['family']}, MTU 1500, congestion control {m['congestion_control']}; AF_XDP on veth: "
+    print(f"MTU 1500, congestion control {m['congestion_control']}; AF_XDP on veth: "
           f"{m['mode_of_c0']}")
     print(f"client on CPU {c['client']}, server on CPU {c['server']}, the instance with the "
           f"{m['instance_runs_with']}; {m['rounds']} rounds of {m['seconds']:g} s per point\n")
@@ -64,19 +65,49 @@ def print_noise(m):
               f"{m['load_average_after']:.1f} after): look at the spreads, and see --nice")
 
 
+def interval(values):
+    """The least and the greatest of the @values between which the median lies with 95 %, by order
+    statistics (no law of the figures is assumed); of fewer than 6 it is their whole spread."""
+    n, below, k = len(values), 0.0, 0
+    while True:
+        below += math.comb(n, k) / 2 ** n  # so much falls below the k-th value
+        if 1 - 2 * below < 0.95:
+            break
+        k += 1
+    k = max(k, 1)
+    ordered = sorted(values)
+    return ordered[k - 1], ordered[n - k]
+
+
 def spread(values):
-    return {"median": statistics.median(values), "min": min(values), "max": max(values),
-            "rounds": values} if values else None
+    if not values:
+        return None
+    low, high = interval(values)
+    return {"median": statistics.median(values), "low": low, "high": high, "rounds": values}
+
+
+def ratios(rounds, row, base, column):
+    """The figure of one row by that of another, round by round."""
+    point, key, _, _ = COLUMNS[column]
+    return spread([r[row][point][key] / r[base][point][key] for r in rounds
+                   if r.get(row, {}).get(point, {}).get(key) is not None
+                   and r.get(base, {}).get(point, {}).get(key)])
 
 
 def summarize(rounds, row, column):
-    """rounds: a list of {row: {point: result}}. The figure's spread, and that of its ratio to the
-    baseline of the same round; None where there is nothing."""
+    """rounds: a list of {row: {point: result}}. The figure's spread, and that of its ratio to the row
+    that it is compared with, of the same round; None where there is nothing."""
     point, key, _, _ = COLUMNS[column]
-    figure = [r[row][point][key] for r in rounds if point in r.get(row, {})]
-    ratio = [r[row][point][key] / r[BASELINE][point][key] for r in rounds
-             if point in r.get(row, {}) and r.get(BASELINE, {}).get(point, {}).get(key)]
-    return {"figure": spread(figure), "ratio": spread(ratio)}
+    figure = [r[row][point][key] for r in rounds if key in r.get(row, {}).get(point, {})]
+    base = ROWS[row].base if row in ROWS else BASELINE
+    return {"figure": spread(figure), "ratio": ratios(rounds, row, base, column)}
+
+
+def prices(rounds, columns):
+    """What DMM costs those it does not steer."""
+    return [{"row": row, "of": base, "what": what,
+             "columns": {c: ratios(rounds, row, base, c) for c in columns}}
+            for row, base, what in PRICES if any(row in r and base in r for r in rounds)]
 
 
 def number(v):
@@ -91,8 +122,12 @@ def cell(summary):
         return "-"
     text = number(figure["median"])
     if ratio:
-        text += f" x{ratio['median']:.2f} [{ratio['min']:.2f}-{ratio['max']:.2f}]"
+        text += f" {times(ratio)}"
     return text
+
+
+def times(ratio):
+    return f"x{ratio['median']:.2f} [{ratio['low']:.2f}-{ratio['high']:.2f}]" if ratio else "-"
 
 
 def print_table(head, rows):
@@ -105,9 +140,19 @@ def print_table(head, rows):
 def print_rows(summaries, columns):
     print_table(["row", *(COLUMNS[c][2] for c in columns)],
                 [[name, *(cell(s[c]) for c in columns)] for name, s in summaries.items()])
-    print(f"\nmedian of the rounds; xN: median of the rounds' ratios to {BASELINE} [least-most]")
+    print("\nmedian of the rounds; xN: median of the rounds' ratios to the baseline of that row [its 95 % "
+          "interval]")
     for name in summaries:
-        print(f"  {name:14}  {ROWS[name].what}")
+        base = "" if ROWS[name].base == name else f" (to {ROWS[name].base})"
+        print(f"  {name:14}  {ROWS[name].what}{base}")
+
+
+def print_prices(lines, columns):
+    if not lines:
+        return
+    print("\nwhat the others pay: the one's figure by the other's, of the same round")
+    print_table(["", *(COLUMNS[c][2] for c in columns)],
+                [[p["what"], *(times(p["columns"][c]) for c in columns)] for p in lines])
 
 
 def print_far(summaries):
