@@ -36,7 +36,7 @@ const struct dmm_stack_ops %(symbol)s = {
 def build(path, headers=(), **differs):
     """Makes the plug-in @path (.so); @differs: create, load (bodies, with these @headers), symbol,
     abi, peek."""
-    parts = {"create": "*r = NULL; return 0;", "load": "", "symbol": "dmm_stack_plugin",
+    parts = {"create": "*r = (void *)ld; return 0;", "load": "", "symbol": "dmm_stack_plugin",
              "abi": "DMM_STACK_ABI", "peek": "pe", **differs,
              "headers": "\n".join(f"#include <{h}>" for h in headers)}
     source = path + ".c"

@@ -349,19 +349,40 @@ def plugins_that_cannot_be(w):
     plugins.build(f"{w.dir}/stacks/old.so", abi="DMM_STACK_ABI + 7")
     plugins.build(f"{w.dir}/stacks/less.so", peek="NULL")
     plugins.build(f"{w.dir}/stacks/nameless.so", symbol="another_symbol")
-    plugins.build(f"{w.dir}/stacks/unwilling.so", create="return -12;")
-    plugins.build(f"{w.dir}/stacks/crashing.so", create="abort();")
-    plugins.build(f"{w.dir}/stacks/segfault.so", create="*(volatile int *)8 = 1; return 0;")
-    plugins.build(f"{w.dir}/stacks/hanging.so", create="for (;;);")
-    plugins.build(f"{w.dir}/stacks/exiting.so", create="exit(3);")
     for name, words in (("text", ("text.so",)), ("old", ("old.so", "ABI 8")),
                         ("less", ("less.so", "recv_peek")),
-                        ("nameless", ("nameless.so", "dmm_stack_plugin")),
-                        ("unwilling", ("refused to start", "Cannot allocate memory")), ("crashing", ("SIGABRT", "crashing")),
-                        ("segfault", ("SIGSEGV", "segfault")),
-                        ("hanging", ("not ready within", "hanging")),
-                        ("exiting", ("3",))):
-        w.refused(with_plugin(w, name), "second", *words, code=1)
+                        ("nameless", ("nameless.so", "dmm_stack_plugin"))):
+        w.refused(with_plugin(w, name), f"stack 'second' (plug-in '{name}') did not start: ",
+                  *words, code=1)
+
+
+CREATE = "; its last words: in create of plug-in"
+LOAD = "; its last words: loading plug-in"
+HANG = "not ready within 10 s: killed by SIGKILL"
+
+
+@test
+def plugins_that_do_not_start(w):
+    """However they fail: it is said which, how, and where it was; and an end of 0 is none either."""
+    for name, differs, how in (
+            ("unwilling", {"create": "return -12;"}, "exited with 1; its last words: plug-in 'bad' "
+             "refused to start: Cannot allocate memory"),
+            ("positive", {"create": "*r = (void *)ld; return 7;"}, "exited with 1; its last words: "
+             "plug-in 'bad' returned 7 and a stack from create"),
+            ("empty", {"create": "return 0;"}, "exited with 1; its last words: plug-in 'bad' "
+             "returned 0 and no stack from create"),
+            ("aborting", {"create": "abort();"}, "killed by SIGABRT" + CREATE),
+            ("wild", {"create": "*(volatile int *)8 = 1; return 0;"}, "killed by SIGSEGV" + CREATE),
+            ("deep", {"create": "volatile char b[9000]; b[0] = cr(p, h, r); return b[0];"},
+             "killed by SIGSEGV" + CREATE),
+            ("exiting", {"create": "exit(0);"}, "exited with 0" + CREATE),
+            ("hanging", {"create": "for (;;);"}, HANG + CREATE),
+            ("aborting-early", {"load": "abort();"}, "killed by SIGABRT" + LOAD),
+            ("hanging-early", {"load": "for (;;);"}, HANG + LOAD)):
+        plugins.build(f"{w.dir}/stacks/{name}.so", **differs)
+        w.refused(with_plugin(w, name),
+                  f"policy.yaml:8:14: error[E060]: stack 'second' (plug-in '{name}') did not start: "
+                  + how, code=1)
 
 
 # --- dmmd's own arguments ---

@@ -46,7 +46,7 @@ class SandboxWorld(World):
 def attacks_from_inside_are_refused(w):
     pid = w.ready()
     for name, (attack, call) in ATTACKS.items():
-        plugins.build(f"{w.dir}/stacks/{name}.so", create=f"{attack} *r = NULL; return 0;",
+        plugins.build(f"{w.dir}/stacks/{name}.so", create=f"{attack} *r = (void *)ld; return 0;",
                       headers=HEADERS)
         r = w.apply(w.with_second(name), check=False)
         assert r.returncode == 1, f"{name}: exit {r.returncode}\n{r.stdout}{r.stderr}"

@@ -389,7 +389,8 @@ static void settled(void *ctx, struct dmmd_inst *inst, int err, const char *text
 			*hint++ = '\0';
 		dmm_findings_add(&job->found, DMM_SEVERITY_ERROR, DMMD_CODE_START_FAILED,
 				 step ? step->place : (struct dmm_place){ 0 }, hint,
-				 "stack '%s' did not start: %s", inst->spec.name, reason);
+				 "stack '%s' (plug-in '%s') did not start: %s", inst->spec.name,
+				 step ? step->spec.plugin : inst->spec.plugin, reason);
 		job->err = job->err ? job->err : err;
 	}
 	if (--job->waiting == 0)

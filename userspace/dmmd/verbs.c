@@ -361,7 +361,8 @@ static void restarted(void *ctx, struct dmmd_inst *inst, int err, const char *te
 	else
 		dmmd_refuse(later->d, later->client,
 			    dmm_json_error(err, EXIT_FAILED, NULL, NULL,
-					   "stack '%s' did not start: %s", inst->spec.name, text));
+					   "stack '%s' (plug-in '%s') did not start: %s",
+					   inst->spec.name, inst->spec.plugin, text));
 	free(later);
 }
 

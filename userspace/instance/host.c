@@ -285,6 +285,9 @@ int host_stack_up(struct host *host)
 	if (r < 0)
 		return host_fail(host, r, "plug-in '%s' refused to start: %s",
 				 host->plugin.ops->name, strerror(-r));
+	if (r > 0 || !host->stack) /* each later call would be given what is not there */
+		return host_fail(host, -EPROTO, "plug-in '%s' returned %d and %s stack from create",
+				 host->plugin.ops->name, r, host->stack ? "a" : "no");
 	host_set_last_words(host, "");
 	return 0;
 }
