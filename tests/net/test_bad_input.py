@@ -450,8 +450,10 @@ def places_that_are_not_there(w):
         says(start(w, "--netns", "dmm-nonesuch"), 1, ("dmm-nonesuch",))
         says(start(w, "--run-dir", "/proc/nonesuch"), 1, ("/proc/nonesuch",))
         says(start(w, "--state-dir", "/proc/nonesuch"), 1, ("/proc/nonesuch",))
-        says(start(w, "--user", "dmm-nonesuch"), 1, ("dmm-nonesuch",))
-        says(start(w, "--user", "root"), 1, ("root", "useradd"))
+        says(start(w, "--user", "dmm-nonesuch"), 1,
+             ("no user 'dmm-nonesuch' for the instances\n", "hint: useradd --system dmm-nonesuch\n"))
+        says(start(w, "--user", "root"), 1,
+             ("instances cannot run as 'root'", "hint: useradd --system dmm\n"))
 
 
 def left_attached(w):

@@ -269,6 +269,7 @@ static int complete_ids(struct dmmd_options *options)
 	if (!user) {
 		dmm_error("no user '%s' for the instances",
 			  options->user ? options->user : "nobody");
+		dmm_error("hint: useradd --system %s", options->user ? options->user : "dmm");
 		return -ENOENT;
 	}
 	if (user->pw_uid == 0) {
