@@ -4,38 +4,63 @@
 figure is judged: a fault shows as one that is missing."""
 
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from dmmtest import ROOT, main, sh, test
+from dmmtest import OUT, ROOT, cgroup2_mount, main, sh, test
 
 sys.path.insert(0, os.path.join(ROOT, "tools/bench"))
 sys.dont_write_bytecode = True
-from hosts import PRICES, ROWS  # noqa: E402
+from hosts import BASELINE, BASELINE6, PRICES, ROWS  # noqa: E402
 from report import COLUMNS  # noqa: E402
 
-ROUNDS = 3  # of --quick
+ROUNDS = 2
+
+
+def bench(*args, **env):
+    """Its exit status, table and figures; it left nothing."""
+    with tempfile.NamedTemporaryFile() as f:
+        run = subprocess.Popen([os.path.join(ROOT, "tools/bench/run"), "--quick", "--rounds",
+                                str(ROUNDS), "--json", f.name, *args], stdout=subprocess.PIPE, text=True,
+                               env={**os.environ, **env})
+        try:
+            said, _ = run.communicate(timeout=200)
+        finally:
+            run.terminate()  # it removes its hosts then
+            run.wait(60)
+        assert f"dmm-{run.pid}-" not in sh("ip", "netns").stdout, "it left network namespaces"
+        assert f"dmm-test-{run.pid}-" not in " ".join(
+            os.listdir("/sys/fs/bpf") + os.listdir(cgroup2_mount())), "it left pins or cgroups"
+        try:
+            return run.returncode, said, json.load(f)
+        except ValueError:
+            raise AssertionError(f"exit {run.returncode}, no figures:\n{said}") from None
+
+
+def judge(summary):
+    """Positive figures of all rounds, and their spread."""
+    for of in ("figure", "ratio"):
+        s = summary[of]
+        assert len(s["rounds"]) == ROUNDS, summary
+        assert all(math.isfinite(v) and v > 0 for v in s["rounds"]), summary
+        # of two rounds the interval is all there is
+        assert s["low"] == min(s["rounds"]) <= s["median"] <= s["high"] == max(s["rounds"]), summary
 
 
 @test
 def every_row_has_every_column(_):
-    with tempfile.NamedTemporaryFile() as f:
-        bench = subprocess.Popen([os.path.join(ROOT, "tools/bench/run"), "--quick", "--json",
-                                  f.name], stdout=subprocess.PIPE, text=True)
-        said, _ = bench.communicate(timeout=400)
-        assert bench.returncode == 0, said
-        got = json.load(f)
+    status, said, got = bench()
     print(f"# {got['took_seconds']} s")
+    assert status == 0, said
     assert got["errors"] == [] and list(got["rows"]) == list(ROWS), got["errors"]
     for row, columns in got["rows"].items():
         assert list(columns) == list(COLUMNS), (row, list(columns))
         for name, summary in columns.items():
-            for of in ("figure", "ratio"):
-                values = summary[of]["rounds"]
-                assert len(values) == ROUNDS and all(v > 0 for v in values), (row, name, summary)
+            judge(summary)
         assert f"\n{row} " in said, f"the table lacks {row}"
     for column in COLUMNS.values():
         assert column[2] in said, f"the table lacks {column[2]}"
@@ -46,7 +71,42 @@ def every_row_has_every_column(_):
     assert all(p["columns"][c]["median"] > 0 for p in got["prices"] for c in COLUMNS), got["prices"]
     assert all(c["call"] > 0 and c["up"] > 0 for c in got["connect"]), got["connect"]
     assert len(got["xdp"]) >= 5 and all(x["ns"] > 0 for x in got["xdp"]), got["xdp"]
-    assert f"dmm-{bench.pid}-" not in sh("ip", "netns").stdout, "it left network namespaces"
+
+
+@test
+def only_what_is_asked_for_is_measured(_):
+    status, said, got = bench("--only", "kernel_on,lwip_adaptive6,p50,rr1")
+    assert status == 0, said
+    assert list(got["rows"]) == ["kernel_on", BASELINE, BASELINE6, "lwip_adaptive6"], got["rows"]
+    for columns in got["rows"].values():
+        assert list(columns) == ["p50", "rr1"], list(columns)
+        for summary in columns.values():
+            judge(summary)
+    assert got["rows"][BASELINE]["rr1"]["ratio"]["rounds"] == [1] * ROUNDS
+    assert "connect" not in got and "xdp" not in got and got["prices"] == [], got
+
+
+@test
+def what_cannot_be_measured_is_said(_):
+    """A client that ends badly: no figure, no round left out in silence, and no success."""
+    with tempfile.TemporaryDirectory() as out:
+        for folder in ("", "bench"):
+            os.makedirs(f"{out}/{folder}", exist_ok=True)
+            for name in os.listdir(f"{OUT}/{folder}"):
+                if name not in ("bench", "load"):
+                    os.symlink(f"{OUT}/{folder}/{name}", f"{out}/{folder}/{name}")
+        with open(f"{out}/bench/load", "w") as f:
+            f.write("#!/bin/sh\necho no luck >&2\nexit 3\n")
+        os.chmod(f.name, 0o755)
+        status, said, got = bench("--only", "lwip_adaptive,rr1", O=out)
+    assert status == 1, (status, said)
+    want = [f"{row}, rr1, round {n}: client ended with 3: no luck"
+            for row in (BASELINE, "lwip_adaptive") for n in range(1, ROUNDS + 1)]
+    assert sorted(got["errors"]) == want and all(f"NOT MEASURED: {w}\n" in said for w in want), said
+    for row in (BASELINE, "lwip_adaptive"):
+        assert got["rows"][row]["rr1"] == {"figure": None, "ratio": None}, got["rows"]
+        assert [line.split()[1:] for line in said.splitlines() if line.startswith(f"{row} ")
+                and line.endswith(" -")] == [["-"]], said
 
 
 if __name__ == "__main__":

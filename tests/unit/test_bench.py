@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `make bench` makes of its figures: medians, ratios to the baseline of the same round, holes."""
 
+import contextlib
+import io
 import os
 import sys
 
@@ -9,7 +11,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 sys.path.insert(0, os.path.join(ROOT, "tools/bench"))
 sys.dont_write_bytecode = True
 import report  # noqa: E402
-from hosts import BASELINE  # noqa: E402
+from hosts import BASELINE, ROWS  # noqa: E402
 
 tests = []
 
@@ -79,6 +81,34 @@ def cells_say_figure_ratio_and_spread():
     assert report.cell(summary((10, None))) == "-"
     assert [report.number(v) for v in (0.123, 12.34, 1234.5, 12345)] == \
         ["0.12", "12.3", "1234", "12.3k"]
+
+
+@test
+def what_is_far_from_the_stack_alone_is_said():
+    """Beyond a factor of FAR, on either side of 1 as more or less is better."""
+    for row, peers in report.PEERS.items():
+        assert row in ROWS and set(peers) == set(report.COLUMNS), row
+        for column, peer in peers.items():
+            worse = 1 / report.FAR if report.COLUMNS[column][3] else report.FAR
+            for ratio, far in ((peer * worse * 1.01, worse > 1), (peer * worse * 0.99, worse < 1),
+                               (peer, False)):
+                said = io.StringIO()
+                with contextlib.redirect_stdout(said):
+                    report.print_far({row: {column: {"ratio": {"median": ratio}}}})
+                assert bool(said.getvalue()) == far, (row, column, ratio, said.getvalue())
+                assert not far or f"--profile {row},{report.COLUMNS[column][0]}\n" in said.getvalue()
+
+
+@test
+def the_table_has_a_line_for_each_row():
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        report.print_rows({BASELINE: {"crr": summary((10, 20), row=BASELINE)},
+                           "lwip_busy": {"crr": summary((10, None))}}, ["crr"])
+    lines = [line.split("  ") for line in said.getvalue().splitlines()[:3]]
+    assert [line[0] for line in lines] == ["row", BASELINE, "lwip_busy"], lines
+    assert [line[-1] for line in lines] == \
+        [report.COLUMNS["crr"][2], "10.0 x1.00 [1.00-1.00]", "-"], lines
 
 
 def main():
