@@ -4,6 +4,7 @@
 documented exit code and words that name the thing and the way out, and pins, generation, links,
 interfaces, instances and the flow that runs all the while must be the same afterwards."""
 
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -358,7 +359,6 @@ def plugins_that_cannot_be(w):
 
 CREATE = "; its last words: in create of plug-in"
 LOAD = "; its last words: loading plug-in"
-HANG = "not ready within 10 s: killed by SIGKILL"
 
 
 @test
@@ -376,13 +376,36 @@ def plugins_that_do_not_start(w):
             ("deep", {"create": "volatile char b[9000]; b[0] = cr(p, h, r); return b[0];"},
              "killed by SIGSEGV" + CREATE),
             ("exiting", {"create": "exit(0);"}, "exited with 0" + CREATE),
-            ("hanging", {"create": "for (;;);"}, HANG + CREATE),
-            ("aborting-early", {"load": "abort();"}, "killed by SIGABRT" + LOAD),
-            ("hanging-early", {"load": "for (;;);"}, HANG + LOAD)):
+            ("aborting-early", {"load": "abort();"}, "killed by SIGABRT" + LOAD)):
         plugins.build(f"{w.dir}/stacks/{name}.so", **differs)
-        w.refused(with_plugin(w, name),
-                  f"policy.yaml:8:14: error[E060]: stack 'second' (plug-in '{name}') did not start: "
-                  + how, code=1)
+        w.refused(with_plugin(w, name), not_started(name, how), code=1)
+
+
+def not_started(name, how):
+    return f"policy.yaml:8:14: error[E060]: stack 'second' (plug-in '{name}') did not start: {how}"
+
+
+@test
+def plugins_that_hang_hold_nobody_up(w):
+    """They are ended after their time; until then dmmd answers and what is steered goes on."""
+    for name, place, where in (("hanging", "create", CREATE), ("hanging-early", "load", LOAD)):
+        plugins.build(f"{w.dir}/stacks/{name}.so", **{place: "for (;;);"})
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            apply = pool.submit(w.refused, with_plugin(w, name), not_started(
+                name, "not ready within 10 s: killed by SIGKILL" + where), code=1)
+            pid = wait_for("it is starting", lambda: apply.done() or starting(w))
+            w.check_policy()
+            seen = [starting(w) for _ in range(20)]
+            apply.result()
+            assert seen == [pid] * 20, (pid, seen)
+
+
+def starting(w):
+    """The pid of the second stack's instance while it is waited for."""
+    for stack in w.ctl_json("status")["stacks"]:
+        if stack["name"] == "second" and stack["state"] == "starting":
+            return stack["pid"]
+    return None
 
 
 # --- dmmd's own arguments ---
