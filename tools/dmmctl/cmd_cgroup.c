@@ -41,25 +41,28 @@ static int ask_cgroup(const struct ctl *ctl, const char *verb, struct json_objec
 	return ask_daemon(ctl, verb, args, ret);
 }
 
+static void print_attached(struct json_object *result)
+{
+	uint64_t sockets = get_u64(result, "existing_sockets");
+
+	printf("%s %s (cgroup id %s)",
+	       get_bool(result, "already") ? "already attached to" : "attached to",
+	       get_text(result, "cgroup"), get_text(result, "cgroup_id"));
+	if (get_member(result, "existing_sockets"))
+		printf(", %lu existing socket%s", sockets,
+		       sockets == 1 ? " stays where it is" : "s stay where they are");
+	putchar('\n');
+}
+
 int cmd_attach(struct ctl *ctl)
 {
 	struct json_object *result = NULL;
-	uint64_t sockets;
 	int r = ask_cgroup(ctl, "attach", &result);
 
 	if (r != CTL_OK)
 		return r;
-	sockets = get_u64(result, "existing_sockets");
 	if (!is_json(ctl))
-		printf("%s %s (cgroup id %s), %s%lu existing socket%s stay%s where %s\n",
-		       get_bool(result, "already") ? "already attached to" : "attached to",
-		       get_text(result, "cgroup"), get_text(result, "cgroup_id"),
-		       get_member(result, "existing_sockets_complete") &&
-				       !get_bool(result, "existing_sockets_complete")
-			       ? "at least "
-			       : "",
-		       sockets, sockets == 1 ? "" : "s", sockets == 1 ? "s" : "",
-		       sockets == 1 ? "it is" : "they are");
+		print_attached(result);
 	print_document(ctl, result);
 	return CTL_OK;
 }

@@ -6,6 +6,10 @@
 #include <stdbool.h>
 #include <sys/socket.h>
 
+#include <linux/inet_diag.h>
+#include <linux/sock_diag.h>
+#include <netinet/in.h>
+
 int dmm_netlink_open(int bus, struct mnl_socket **ret)
 {
 	struct mnl_socket *nl = mnl_socket_open2(bus, SOCK_CLOEXEC);
@@ -43,4 +47,20 @@ int dmm_netlink_ask(struct mnl_socket *nl, struct nlmsghdr *request, mnl_cb_t cb
 		r = mnl_cb_run(buf, n, seq, port, cb, ctx);
 	} while (r > MNL_CB_STOP && dump);
 	return r < 0 ? -errno : 0;
+}
+
+int dmm_netlink_tcp_sockets(struct mnl_socket *nl, int family, uint32_t states, mnl_cb_t cb,
+			    void *ctx)
+{
+	char buf[MNL_NLMSG_HDRLEN + sizeof(struct inet_diag_req_v2)];
+	struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
+	struct inet_diag_req_v2 *req;
+
+	nlh->nlmsg_type = SOCK_DIAG_BY_FAMILY;
+	nlh->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+	req = mnl_nlmsg_put_extra_header(nlh, sizeof(*req));
+	req->sdiag_family = family;
+	req->sdiag_protocol = IPPROTO_TCP;
+	req->idiag_states = states;
+	return dmm_netlink_ask(nl, nlh, cb, ctx);
 }

@@ -22,7 +22,6 @@ static const int kept[] = {
 	CAP_SETPCAP,	     /* instances give up what they could get back */
 	CAP_KILL,	     /* ends instances, which run as another user */
 	CAP_CHOWN,	     /* the control socket belongs to the group dmm */
-	CAP_SYS_PTRACE,	     /* tells whose sockets stay in the kernel */
 	CAP_DAC_READ_SEARCH, /* SIGHUP reads a policy wherever it lies */
 };
 

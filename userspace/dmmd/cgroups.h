@@ -73,6 +73,5 @@ void dmmd_cgroups_tick(struct dmmd *d);
 
 /* Steered flows of @path's subtree that are open; also true where that cannot be told. */
 bool dmmd_cgroup_has_flows(struct dmmd *d, const char *path);
-/* TCP sockets of the processes in @path's subtree that are connected already. False: it could not
- * look at all of them. */
-bool dmmd_cgroup_count_sockets(struct dmmd *d, const char *path, uint64_t *ret);
+/* TCP sockets made in @path's subtree that are connected already, or connecting. */
+int dmmd_cgroup_count_sockets(struct dmmd *d, const char *path, uint64_t *ret);

@@ -222,7 +222,7 @@ static void verb_attach(struct dmmd_call *call)
 	char path[PATH_MAX];
 	struct json_object *doc;
 	uint64_t sockets;
-	bool already, complete;
+	bool already;
 	int r;
 
 	if (!get_cgroup(call, path) || !cgroup_exists(call, path))
@@ -235,14 +235,16 @@ static void verb_attach(struct dmmd_call *call)
 		return;
 	}
 	dmmd_save(call->d);
-	complete = dmmd_cgroup_count_sockets(call->d, path, &sockets);
+	r = dmmd_cgroup_count_sockets(call->d, path, &sockets);
+	if (r < 0)
+		dmm_err(r, "sockets of cgroup %s", path);
 	cgroup = dmmd_cgroups_find(call->d, path);
 	doc = dmm_json_document("CgroupAttached");
 	dmm_json_set_text(doc, "cgroup", path);
 	dmm_json_set_u64(doc, "cgroup_id", cgroup->id);
 	dmm_json_set_bool(doc, "already", already);
-	dmm_json_set_u64(doc, "existing_sockets", already ? 0 : sockets);
-	dmm_json_set_bool(doc, "existing_sockets_complete", complete);
+	if (r == 0)
+		dmm_json_set_u64(doc, "existing_sockets", already ? 0 : sockets);
 	answer(call, doc);
 }
 

@@ -114,27 +114,12 @@ static int on_socket(const struct nlmsghdr *nlh, void *data)
 										      : MNL_CB_OK;
 }
 
-static int dump_sockets(struct mnl_socket *nl, int family, struct living *living)
-{
-	char buf[MNL_NLMSG_HDRLEN + sizeof(struct inet_diag_req_v2)];
-	struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
-	struct inet_diag_req_v2 *req;
-
-	nlh->nlmsg_type = SOCK_DIAG_BY_FAMILY;
-	nlh->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	req = mnl_nlmsg_put_extra_header(nlh, sizeof(*req));
-	req->sdiag_family = family;
-	req->sdiag_protocol = IPPROTO_TCP;
-	req->idiag_states = UINT32_MAX;
-	return dmm_netlink_ask(nl, nlh, on_socket, living);
-}
-
 static int add_sockets(struct mnl_socket *nl, struct living *living)
 {
-	int r = dump_sockets(nl, AF_INET, living);
+	int r = dmm_netlink_tcp_sockets(nl, AF_INET, UINT32_MAX, on_socket, living);
 
 	if (r == 0)
-		r = dump_sockets(nl, AF_INET6, living);
+		r = dmm_netlink_tcp_sockets(nl, AF_INET6, UINT32_MAX, on_socket, living);
 	mnl_socket_close(nl);
 	sort(&living->cookies);
 	sort(&living->tuples);
