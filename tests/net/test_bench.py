@@ -15,7 +15,7 @@ from dmmtest import OUT, ROOT, cgroup2_mount, main, sh, test
 
 sys.path.insert(0, os.path.join(ROOT, "tools/bench"))
 sys.dont_write_bytecode = True
-from hosts import BASELINE, BASELINE6, PRICES, ROWS  # noqa: E402
+from hosts import BASELINE, BASELINE6, PAIRS, ROWS  # noqa: E402
 from report import COLUMNS  # noqa: E402
 
 ROUNDS = 2
@@ -67,8 +67,8 @@ def every_row_has_every_column(_):
     cgroups = [c["cgroup"] for c in got["connect"]]
     assert cgroups == ["no hook", "empty hook", "kernel verdict by DMM", "the same, 10 rules",
                        "the same, 10000 rules", "steered"], cgroups
-    assert len(got["prices"]) == len(PRICES), got["prices"]
-    assert all(p["columns"][c]["median"] > 0 for p in got["prices"] for c in COLUMNS), got["prices"]
+    assert len(got["pairs"]) == len(PAIRS), got["pairs"]
+    assert all(p["columns"][c]["median"] > 0 for p in got["pairs"] for c in COLUMNS), got["pairs"]
     assert all(c["call"] > 0 and c["up"] > 0 for c in got["connect"]), got["connect"]
     assert len(got["xdp"]) >= 5 and all(x["ns"] > 0 for x in got["xdp"]), got["xdp"]
 
@@ -83,7 +83,7 @@ def only_what_is_asked_for_is_measured(_):
         for summary in columns.values():
             judge(summary)
     assert got["rows"][BASELINE]["rr1"]["ratio"]["rounds"] == [1] * ROUNDS
-    assert "connect" not in got and "xdp" not in got and got["prices"] == [], got
+    assert "connect" not in got and "xdp" not in got and got["pairs"] == [], got
 
 
 @test

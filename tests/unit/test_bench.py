@@ -11,7 +11,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 sys.path.insert(0, os.path.join(ROOT, "tools/bench"))
 sys.dont_write_bytecode = True
 import report  # noqa: E402
-from hosts import BASELINE, ROWS  # noqa: E402
+from hosts import BASELINE  # noqa: E402
 
 tests = []
 
@@ -67,10 +67,10 @@ def the_interval_is_that_of_order_statistics():
 
 
 @test
-def prices_are_of_the_same_round():
+def pairs_are_of_the_same_round():
     crr = [{row: {"crr": {"per_second": v}} for row, v in (("lo", a), ("lo_beside", b))}
            for a, b in ((10, 10), (20, 19), (40, 36))]
-    line, = report.prices(crr, ["crr"])
+    line, = report.pairs(crr, ["crr"])
     assert (line["row"], line["of"]) == ("lo_beside", "lo")
     assert line["columns"]["crr"]["rounds"] == [1, 0.95, 0.9], line
 
@@ -81,22 +81,6 @@ def cells_say_figure_ratio_and_spread():
     assert report.cell(summary((10, None))) == "-"
     assert [report.number(v) for v in (0.123, 12.34, 1234.5, 12345)] == \
         ["0.12", "12.3", "1234", "12.3k"]
-
-
-@test
-def what_is_far_from_the_stack_alone_is_said():
-    """Beyond a factor of FAR, on either side of 1 as more or less is better."""
-    for row, peers in report.PEERS.items():
-        assert row in ROWS and set(peers) == set(report.COLUMNS) - {"cpu"}, row
-        for column, peer in peers.items():
-            worse = 1 / report.FAR if report.COLUMNS[column][3] else report.FAR
-            for ratio, far in ((peer * worse * 1.01, worse > 1), (peer * worse * 0.99, worse < 1),
-                               (peer, False)):
-                said = io.StringIO()
-                with contextlib.redirect_stdout(said):
-                    report.print_far({row: {column: {"ratio": {"median": ratio}}}})
-                assert bool(said.getvalue()) == far, (row, column, ratio, said.getvalue())
-                assert not far or f"--profile {row},{report.COLUMNS[column][0]}\n" in said.getvalue()
 
 
 @test

@@ -5,6 +5,7 @@
   c1 - s1  plain veth, all offloads on
   c2 - s2  plain veth, offloads off as on c0
   c3 - s3  as c2, with an XDP program on c3 that does nothing
+  c4 - s4  as c2, for a stack that runs alone
   lo       of the client host, where DMM has its filter, and of the server host, where it has none
 """
 
@@ -26,7 +27,8 @@ PORT, CRR_SLOTS = 7001, 8
 SWALLOW_PORT, SEND_PORT = PORT + 8, PORT + 9  # as in serve.c
 
 # link: the number of a veth, or the host whose lo is meant. cgroup: "plain" is outside of DMM, "kernel" is
-# attached and gets the kernel verdict. base: the row that a row is compared with.
+# attached and gets the kernel verdict. poll: of the instance; "alone" and "alone, spins" are the stack in
+# the client's own process. base: the row that a row is compared with.
 Row = collections.namedtuple("Row", "link cgroup poll spin family base what")
 BASELINE, BASELINE6 = "kernel_alloff", "kernel_alloff6"
 ROWS = {
@@ -46,6 +48,10 @@ ROWS = {
                          "the client is steered through lwIP (poll: adaptive) to the kernel server"),
     "lwip_busy": Row(0, "fast", "busy", False, 4, BASELINE,
                      "the same, poll: busy: it spins on a CPU that somebody else needs"),
+    "lwip_alone": Row(4, "plain", "alone", False, 4, BASELINE,
+                      "lwIP on AF_XDP in the client's own loop, without doors and relay"),
+    "lwip_alone_spin": Row(4, "plain", "alone, spins", False, 4, BASELINE,
+                           "the same, it spins instead of sleeping"),
     BASELINE6: Row(2, "plain", None, False, 6, BASELINE6, "the baseline over IPv6"),
     "lwip_adaptive6": Row(0, "fast", "adaptive", False, 6, BASELINE6,
                           "steered through lwIP over IPv6"),
@@ -53,9 +59,11 @@ ROWS = {
     "lo_beside": Row("client", "plain", None, False, 4, "lo",
                      "loopback of an application outside of DMM, on a host with it"),
 }
-# What the others pay: row, what it is compared with, why
-PRICES = (("kernel_beside", "kernel_xdp", "kernel flows on a stack's interface / an empty XDP program"),
-          ("lo_beside", "lo", "loopback beside DMM / without DMM"))
+# Row, what it is compared with, and why.
+PAIRS = (("kernel_beside", "kernel_xdp", "kernel flows on a stack's interface / an empty XDP program"),
+         ("lo_beside", "lo", "loopback beside DMM / without DMM"),
+         ("lwip_adaptive", "lwip_alone", "lwIP behind the relay / alone"),
+         ("lwip_busy", "lwip_alone_spin", "lwIP behind the relay / alone, both spin"))
 
 Point = collections.namedtuple("Point", "mode connections port")
 POINTS = {
@@ -117,6 +125,7 @@ class Hosts(World):
         self.add_link(1, [])
         self.add_link(2, ALL_OFF)
         self.add_link(3, ALL_OFF)
+        self.add_link(4, ALL_OFF)
         self.run("ip", "link", "set", "c3", "xdp", "obj", os.path.join(OUT, "bench/floor.bpf.o"),
                  "sec", "xdp")
         for name in ("plain", "empty", *RULES):
@@ -184,8 +193,9 @@ class Hosts(World):
     def measure(self, row_name, point_name, during=None):
         """One client for the fixed time: its result. @during(server, instance's pid) goes along."""
         row, point = ROWS[row_name], POINTS[point_name]
-        pid = self.use_poll(row.poll or "adaptive")
-        before = self.instance()["connects"] if row.poll else 0
+        steered = row.poll in ("adaptive", "busy")
+        pid = self.use_poll(row.poll if steered else "adaptive")
+        before = self.instance()["connects"] if steered else 0
         host = row.link if isinstance(row.link, str) else "server"
         with self.serving(row.spin, host) as server, (during or nobody)(server, pid):
             before_cpu, begin = busy_seconds(), time.monotonic()
@@ -193,14 +203,19 @@ class Hosts(World):
             cpus = (busy_seconds() - before_cpu) / (time.monotonic() - begin)
         if got.get("per_second"):
             got["cpu_us"] = cpus / got["per_second"] * 1e6
-        if row.poll:
+        if steered:
             self.check_steered(pid, self.instance()["connects"] - before, got, point)
         return got
 
     def load(self, row, point):
+        client, stack = "load", ()
+        if row.poll in ("alone", "alone, spins"):
+            client = "alone"
+            stack = (*(["-s"] if "spins" in row.poll else ()), f"{OUT}/stacks/lwip.so",
+                     f"c{row.link}")
         try:
-            done = self.run(*self.on_core("client", "load", "-c", point.connections, "-t",
-                                          self.o.seconds, "-w", self.o.warm_up, point.mode,
+            done = self.run(*self.on_core("client", client, "-c", point.connections, "-t",
+                                          self.o.seconds, "-w", self.o.warm_up, *stack, point.mode,
                                           self.server(row.link, row.family), point.port),
                             host=row.link if isinstance(row.link, str) else "client",
                             cgroup=row.cgroup, check=False,

@@ -7,7 +7,7 @@ import platform
 import re
 import statistics
 
-from hosts import BASELINE, PRICES, ROWS
+from hosts import BASELINE, PAIRS, ROWS
 
 # column: point, key of the client's result, head, whether more is better
 COLUMNS = {
@@ -20,16 +20,6 @@ COLUMNS = {
     "recv": ("recv", "gbps", "server->client Gb/s", True),
     "crr": ("crr", "per_second", "conn/s, 8 slots", True),
 }
-
-# The ratios to the same baseline of lwIP on AF_XDP inside its program's own process, without relay,
-# on a machine of 2 cores: what the stack itself can do.
-PEERS = {
-    "lwip_adaptive": {"p50": 1.03, "p99": 0.82, "rr1": 0.98, "rr32": 1.16, "send": 0.54,
-                      "recv": 1.02, "crr": 1.78},
-    "lwip_busy": {"p50": 0.30, "p99": 0.40, "rr1": 2.96, "rr32": 1.24, "send": 0.62, "recv": 1.32,
-                  "crr": 1.87},
-}
-FAR = 2
 
 
 def machine(hosts):
@@ -103,11 +93,11 @@ def summarize(rounds, row, column):
     return {"figure": spread(figure), "ratio": ratios(rounds, row, base, column)}
 
 
-def prices(rounds, columns):
-    """What DMM costs those it does not steer."""
+def pairs(rounds, columns):
+    """Rows by others than their baseline."""
     return [{"row": row, "of": base, "what": what,
              "columns": {c: ratios(rounds, row, base, c) for c in columns}}
-            for row, base, what in PRICES if any(row in r and base in r for r in rounds)]
+            for row, base, what in PAIRS if any(row in r and base in r for r in rounds)]
 
 
 def number(v):
@@ -147,27 +137,12 @@ def print_rows(summaries, columns):
         print(f"  {name:14}  {ROWS[name].what}{base}")
 
 
-def print_prices(lines, columns):
+def print_pairs(lines, columns):
     if not lines:
         return
-    print("\nwhat the others pay: the one's figure by the other's, of the same round")
+    print("\none row's figure by another's, of the same round")
     print_table(["", *(COLUMNS[c][2] for c in columns)],
                 [[p["what"], *(times(p["columns"][c]) for c in columns)] for p in lines])
-
-
-def print_far(summaries):
-    """Where a stack is far from what it can do, how to see why."""
-    for row, columns in PEERS.items():
-        for column, peer in columns.items():
-            ratio = summaries.get(row, {}).get(column, {}).get("ratio")
-            if not ratio:
-                continue
-            point, _, head, more = COLUMNS[column]
-            got = ratio["median"]
-            if (peer / got if more else got / peer) > FAR:
-                print(f"  {row}, {head}: x{got:.2f}; lwIP without relay in its program's process "
-                      f"reaches about x{peer:.2f}. Where the time goes: "
-                      f"tools/bench/run --profile {row},{point}")
 
 
 def print_connect(lines):

@@ -65,6 +65,7 @@ $(O)/dmmctl: $(dmmctl-objs) $(LIBDMM)
 $(APPS): $(O)/apps/%: $(O)/tools/apps/%.o $(LIBDMM)
 	$(link)
 $(bench-objs): | $(SKELS_BENCH)
+$(O)/bench/alone: $(LIBINSTANCE)
 $(filter $(O)/bench/%,$(BENCH)): $(O)/bench/%: $(O)/tools/bench/%.o $(LIBDMM)
 	$(link)
 
