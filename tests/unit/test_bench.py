@@ -6,10 +6,12 @@ import contextlib
 import io
 import os
 import sys
+import xml.etree.ElementTree
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "tools/bench"))
 sys.dont_write_bytecode = True
+import picture  # noqa: E402
 import report  # noqa: E402
 from hosts import BASELINE  # noqa: E402
 
@@ -93,6 +95,22 @@ def the_table_has_a_line_for_each_row():
     assert [line[0] for line in lines] == ["row", BASELINE, "lwip_busy"], lines
     assert [line[-1] for line in lines] == \
         [report.COLUMNS["crr"][2], "10.0 x1.00 [1.00-1.00]", "-"], lines
+
+
+@test
+def the_picture_has_a_line_for_each_ratio():
+    drawn = picture.draw({BASELINE: {"crr": summary((10, 20), row=BASELINE)},
+                          "lwip_busy": {"crr": report.summarize(
+                              [{BASELINE: {"crr": {"per_second": 10}},
+                                "lwip_busy": {"crr": {"per_second": v}}} for v in (5, 4, 2000)],
+                              "lwip_busy", "crr")},
+                          "lwip_alone": {"crr": summary((10, None))}})
+    svg = xml.etree.ElementTree.fromstring(drawn)
+    words = [t.text for t in svg.iter("{http://www.w3.org/2000/svg}text")]
+    dots = list(svg.iter("{http://www.w3.org/2000/svg}circle"))
+    assert len(dots) == 1 and "lwip_busy" in words and "x0.50" in words, words
+    assert "lwip_alone" not in words and BASELINE not in words, words
+    assert 0 < float(dots[0].get("cx")) < picture.x_of(1), "half of the baseline lies left of it"
 
 
 def main():
