@@ -8,9 +8,18 @@
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+typedef struct {
+	unsigned int val;
+} kuid_t;
+
+struct cred {
+	kuid_t uid;
+};
+
 struct task_struct {
 	int tgid;
 	struct task_struct *group_leader;
+	const struct cred *cred;
 	char comm[16];
 	unsigned int flags;
 };

@@ -45,6 +45,11 @@ def fetch(addr):
         return os.getpid(), s.getsockname()[1]
 
 
+def fetch_as(addr, uid):
+    os.setuid(uid)
+    return fetch(addr)
+
+
 def hold(addr, seconds=60):
     with socket.create_connection((addr, PORT), 20):
         time.sleep(seconds)
@@ -146,6 +151,15 @@ def flow_filters(w):
     assert 500 <= flow["bytes_sent"] <= 502 and 1000 <= flow["bytes_received"] <= 1002, flow
     for wrong in (["stack"], ["colour", "red"]):
         assert w.ctl("flows", "list", *wrong, check=False).returncode == 2
+
+
+@test
+def flows_say_whose_they_are(w):
+    for cgroup in ("/fast", "/kernel"):
+        pid, _ = w.call(fetch_as, w.server4, 12345, cgroup=cgroup)
+        flow, = w.ctl_json("flows", "list", "pid", str(pid))["items"]
+        with open(f"/proc/{os.getpid()}/comm") as f:
+            assert (flow["uid"], flow["comm"]) == (12345, f.read().strip()), flow
 
 
 @test
