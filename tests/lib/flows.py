@@ -38,14 +38,14 @@ def numbered(addr, port, progress, stop, pause):
 
 class Flows:
     """Numbered flows, @each of each IP version (or to each of @addrs) in each cgroup, while the with
-    block runs. The world serves its echo on every address."""
+    block runs. The world serves its echo on every address. @name tells several apart."""
 
-    def __init__(self, w, cgroups=("/fast", "/kernel"), addrs=None, each=2):
-        self.stop = os.path.join(w.dir, "stop-flows")
+    def __init__(self, w, cgroups=("/fast", "/kernel"), addrs=None, each=2, name="flows"):
+        self.stop = os.path.join(w.dir, f"stop-{name}")
         self.children = []
         for i, (cgroup, addr) in enumerate((c, a) for c in cgroups
                                            for a in (addrs or (w.server4, w.server6)) * each):
-            path = os.path.join(w.dir, f"progress-{i}")
+            path = os.path.join(w.dir, f"progress-{name}-{i}")
             self.children.append((w.start(numbered, addr, w.echo_port, path, self.stop,
                                           each * 0.001, cgroup=cgroup), path))
 

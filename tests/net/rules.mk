@@ -4,10 +4,10 @@
 $(O)/tests/net/static_client: private DMM_LDFLAGS += -static
 $(O)/tests/net/static_client: private DMM_LIBS :=
 
-# Preloaded: none of ours is in it either.
-FAILAT := $(O)/tests/net/failat.so
-TEST_PROGRAMS += $(FAILAT)
+# Preloaded: none of ours is in them either.
+PRELOADED := $(O)/tests/net/failat.so $(O)/tests/net/clockstep.so
+TEST_PROGRAMS += $(PRELOADED)
 
-$(FAILAT): $(O)/tests/net/failat.o
+$(PRELOADED): %.so: %.o
 	$(call say,LINK,$@)
 	$(Q)$(CC) -shared -o $@ $< -ldl

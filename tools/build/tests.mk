@@ -12,7 +12,7 @@ test-libs := $(LIBTEST) $(LIBDMMD) $(LIBINSTANCE) $(LIBNET) $(LIBDMM)
 unit-c := $(call test-c,unit)
 bpf-c := $(call test-c,bpf)
 net-c := $(call test-c,net)
-net-helpers := $(filter-out $(net-c) %/failat,$(patsubst %.o,%,$(call objs,tests/net/*.c)))
+net-helpers := $(filter-out $(net-c) %/failat %/clockstep,$(patsubst %.o,%,$(call objs,tests/net/*.c)))
 
 TEST_PROGRAMS += $(unit-c) $(bpf-c) $(net-c) $(net-helpers)
 TESTS_CHECK += tools/check/run $(wildcard tools/check/test_* tools/build/test_*)
