@@ -76,7 +76,7 @@ demo-down: ## remove what `make demo KEEP=1` left up
 	$(Q)tools/demo/down
 
 bench: ## DMM beside the kernel, in one table
-	$(Q)tools/build/install-packages build run test
+	$(Q)tools/build/install-packages build run test bench
 	$(BUILD) all
 	$(Q)tools/bench/run
 

@@ -13,6 +13,8 @@ import collections
 import contextlib
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -104,6 +106,12 @@ def busy_seconds():
     with open("/proc/stat") as f:
         user, nice, system, _, _, irq, softirq, *_ = map(int, f.readline().split()[1:])
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+def instructions(*command):
+    """Of a whole run, by callgrind: the same each time."""
+    said = sh("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", *command).stderr
+    return int(re.search(r"Collected : (\d+)", said)[1])
 
 
 class Failed(Exception):
@@ -263,6 +271,18 @@ class Hosts(World):
             f"{self.bpffs}/progs/dmm_xdp", "c0", self.ports.split("-")[0], self.client4,
             self.server4, self.client6, self.server6)).stdout
         return [json.loads(line) for line in reversed(out.splitlines())]
+
+    def matcher_cost(self):
+        """Look-ups by the matcher as userspace code: ns, and instructions where there is valgrind."""
+        program, lines = os.path.join(OUT, "bench/matcher"), []
+        for n in RULES.values():
+            line = json.loads(sh(*self.on_core("client", "matcher", n, self.o.lookups)).stdout)
+            if shutil.which("valgrind"):
+                few = 20000
+                line["instructions"] = (instructions(program, n, few) -
+                                        instructions(program, n, 0)) / few
+            lines.append(line)
+        return lines
 
     def congestion_control(self):
         return self.run("sysctl", "-n", "net.ipv4.tcp_congestion_control").stdout.strip()

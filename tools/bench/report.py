@@ -161,3 +161,11 @@ def print_xdp(lines):
                 [[x["case"], f"{x['ns']:.1f} [{x['ns_min']:.1f}-{x['ns_max']:.1f}]",
                   f"{x['over']:+.1f} [{x['over_min']:+.1f} to {x['over_max']:+.1f}]"]
                  for x in lines])
+
+
+def print_matcher(lines):
+    print("\nthe matcher by itself, a look-up by address and port")
+    print_table(["rules", "ns", "instructions"],
+                [[str(m["rules"]), f"{m['ns']:.0f}",
+                  f"{m['instructions']:.1f}" if "instructions" in m else "- (no valgrind)"]
+                 for m in lines])
