@@ -162,10 +162,38 @@ def flows_say_whose_they_are(w):
             assert (flow["uid"], flow["comm"]) == (12345, f.read().strip()), flow
 
 
+def half_way(addr, said, go):
+    """Sends 5000 bytes, gets 1000, and keeps the connection."""
+    with socket.create_connection((addr, PORT), 20) as s:
+        s.sendall(b"y" * 5000)
+        got = 0
+        while got < 1000:
+            got += len(s.recv(65536))
+        said.send(b"S")
+        go.recv(1)
+
+
+@test
+def open_flows_tell_what_they_have_carried(w):
+    for cgroup in ("/fast", "/kernel"):
+        tells, said = socket.socketpair()
+        go, waits = socket.socketpair()
+        tells.settimeout(20)
+        child = w.start(half_way, w.server4, said, waits, cgroup=cgroup)
+        assert tells.recv(1) == b"S"
+        flow, = w.ctl_json("flows", "list", "pid", str(child.pid))["items"]
+        assert flow["closed_ms"] is None and \
+            (flow["bytes_sent"], flow["bytes_received"]) == (5000, 1000), flow
+        go.send(b"G")
+        child.result()
+
+
 @test
 def flows_through_the_daemon_are_the_same(w):
     """Others than root are answered by dmmd: the same objects."""
     w.ask("/fast")
+    held = w.start(hold, w.server4, cgroup="/fast")
+    wait_for("a flow is open", lambda: any(f["state"] == "established" for f in w.flows()))
     os.chmod(w.dir + "/run", 0o755)
     os.chmod(w.dir + "/run/dmmd.sock", 0o666)
     mine = w.ctl_json("flows", "list")["items"]
@@ -175,8 +203,10 @@ def flows_through_the_daemon_are_the_same(w):
     assert keys(mine[0]) == keys(theirs[0]), keys(mine[0]) ^ keys(theirs[0])
 
     def fixed(items):
-        return {(f["cookie"], f["local"], f["remote"], f["stack"], f["rule"], f["comm"]) for f in items}
+        return {(f["cookie"], f["local"], f["remote"], f["stack"], f["rule"], f["comm"],
+                 f["bytes_sent"], f["bytes_received"]) for f in items}
     assert fixed(mine) == fixed(theirs)
+    held.kill()
     p = w.run("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
               os.path.join(OUT, "dmmctl"), "--run-dir", f"{w.dir}/run", "stacks", "restart", "fast",
               check=False)

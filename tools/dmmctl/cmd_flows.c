@@ -110,6 +110,7 @@ static int read_flows(const struct ctl *ctl, struct json_object **ret)
 		json_object_put(reader.flows);
 		return fail(ctl, exit_of(err), err, NULL, "reading the flows");
 	}
+	dmm_report_live_bytes(reader.flows); /* else they are not told */
 	*ret = reader.flows;
 	return CTL_OK;
 }

@@ -110,7 +110,7 @@ static uint64_t since_ms(uint64_t now, uint64_t then)
 	return now > then ? (now - then) / DMM_NS_PER_MS : 0;
 }
 
-/* The kernel keeps count while the socket lives; the map learns of it at the end. */
+/* The map learns of bytes at the end; before, see report_live.c. */
 static void set_end(struct json_object *obj, uint64_t now, const struct dmm_flow *flow)
 {
 	if (flow->closed_ns) {

@@ -95,9 +95,9 @@ static int count_sockets(struct count *count)
 
 	if (r < 0)
 		return r;
-	r = dmm_netlink_tcp_sockets(nl, AF_INET, CONNECTED, on_socket, count);
+	r = dmm_netlink_tcp_sockets(nl, AF_INET, CONNECTED, 0, on_socket, count);
 	if (r == 0)
-		r = dmm_netlink_tcp_sockets(nl, AF_INET6, CONNECTED, on_socket, count);
+		r = dmm_netlink_tcp_sockets(nl, AF_INET6, CONNECTED, 0, on_socket, count);
 	mnl_socket_close(nl);
 	return r;
 }

@@ -31,6 +31,7 @@ struct json_object *dmmd_report_flows(struct dmmd *d, uint64_t limit)
 	};
 
 	dmm_view_flows(d->view, add_flow, &list);
+	dmm_report_live_bytes(list.items); /* else they are not told */
 	json_object_object_add(doc, "items", list.items);
 	dmm_json_set_u64(doc, "total", list.total);
 	dmm_json_set_bool(doc, "truncated", list.total > limit);

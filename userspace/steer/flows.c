@@ -116,10 +116,10 @@ static int on_socket(const struct nlmsghdr *nlh, void *data)
 
 static int add_sockets(struct mnl_socket *nl, struct living *living)
 {
-	int r = dmm_netlink_tcp_sockets(nl, AF_INET, UINT32_MAX, on_socket, living);
+	int r = dmm_netlink_tcp_sockets(nl, AF_INET, UINT32_MAX, 0, on_socket, living);
 
 	if (r == 0)
-		r = dmm_netlink_tcp_sockets(nl, AF_INET6, UINT32_MAX, on_socket, living);
+		r = dmm_netlink_tcp_sockets(nl, AF_INET6, UINT32_MAX, 0, on_socket, living);
 	mnl_socket_close(nl);
 	sort(&living->cookies);
 	sort(&living->tuples);
