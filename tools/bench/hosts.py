@@ -277,7 +277,7 @@ class Hosts(World):
         program, lines = os.path.join(OUT, "bench/matcher"), []
         for n in RULES.values():
             line = json.loads(sh(*self.on_core("client", "matcher", n, self.o.lookups)).stdout)
-            if shutil.which("valgrind"):
+            if shutil.which("valgrind") and not self.o.quick:
                 few = 20000
                 line["instructions"] = (instructions(program, n, few) -
                                         instructions(program, n, 0)) / few

@@ -167,5 +167,5 @@ def print_matcher(lines):
     print("\nthe matcher by itself, a look-up by address and port")
     print_table(["rules", "ns", "instructions"],
                 [[str(m["rules"]), f"{m['ns']:.0f}",
-                  f"{m['instructions']:.1f}" if "instructions" in m else "- (no valgrind)"]
+                  f"{m['instructions']:.1f}" if "instructions" in m else "-"]
                  for m in lines])
