@@ -43,6 +43,10 @@ static int report_silence(const struct ctl *ctl, int r)
 	case -EAGAIN:
 		return fail(ctl, CTL_UNREACHABLE, -ETIMEDOUT, "--timeout SECONDS waits longer",
 			    "dmmd at %s did not answer in time", ctl->socket);
+	case -EPIPE:
+	case -ECONNRESET:
+		return fail(ctl, CTL_UNREACHABLE, r, "its log says why, if it still runs",
+			    "dmmd at %s closed the connection", ctl->socket);
 	default:
 		return fail(
 			ctl, CTL_UNREACHABLE, r,
