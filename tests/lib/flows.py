@@ -14,6 +14,7 @@ def numbered(addr, port, progress, stop, pause):
     """Sends numbers and wants each back in turn until the stop file is there; writes how far it is.
     Gives the count, and the longest wait for an answer."""
     s = connected(addr, port)
+    s.settimeout(120)  # longer than whoever is between is made to stand still
     name, peer = s.getsockname(), s.getpeername()
     out = os.open(progress, os.O_WRONLY | os.O_CREAT)
     n, longest = 0, 0.0
