@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The filter on lo, segment by segment, by test runs of the real program: what is a steered SYN is for
- * test_sock_hold.c, since a test run has no sender; here, that everything else passes, cut at every
- * length too, and which resets do not. */
+ * test_sock_hold.c, since the sender of a test run is a dummy; here, that everything else passes, cut
+ * at every length too, and which resets do not. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -203,6 +205,72 @@ static void what_is_not_tcp_passes(void **state)
 	expect_pass(&p, least(true), p.len);
 }
 
+/* --- on lo itself, where frames may be shorter than a test run takes them --- */
+
+static int open_packet(uint16_t protocol)
+{
+	struct sockaddr_ll lo = { .sll_family = AF_PACKET,
+				  .sll_protocol = htons(protocol),
+				  .sll_ifindex = 1 };
+	int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0), one = 1;
+
+	assert_true(fd >= 0);
+	setsockopt(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, &one, sizeof(one));
+	assert_int_equal(bind(fd, (struct sockaddr *)&lo, sizeof(lo)), 0);
+	return fd;
+}
+
+/* 0, or the error of a frame that was dropped. */
+static int send_frame(int fd, const struct pkt *p, size_t len)
+{
+	struct sockaddr_ll lo = { .sll_family = AF_PACKET, .sll_ifindex = 1 };
+
+	memcpy(&lo.sll_protocol, p->data + 12, 2);
+	return sendto(fd, p->data, len, 0, (struct sockaddr *)&lo, sizeof(lo)) < 0 ? errno : 0;
+}
+
+/* It arrives, whatever else does. */
+static void expect_frame(int fd, const struct pkt *p, size_t len)
+{
+	struct pollfd in = { .fd = fd, .events = POLLIN };
+	uint8_t got[PKT_MAX];
+
+	while (poll(&in, 1, 5000) == 1)
+		if (recv(fd, got, sizeof(got), 0) == (ssize_t)len && !memcmp(got, p->data, len))
+			return;
+	fail_msg("%zu of %zu bytes did not pass", len, p->len);
+}
+
+static void a_frame_of_any_length_passes(void **state)
+{
+	int from = open_packet(0), to = open_packet(ETH_P_ALL);
+	uint64_t before = all_counters();
+	struct pkt p;
+
+	(void)state;
+	bpfenv_attach_lo(&env);
+	for (int v6 = 0; v6 < 2; v6++) {
+		struct leg leg = make_leg(v6);
+
+		enter_tuple(&leg);
+		for (unsigned int flags = PKT_FIN; flags <= PKT_ACK; flags <<= 1) {
+			from_relay(&p, &leg, 0, flags);
+			for (size_t len = ETH_HLEN; len < p.len; len++) {
+				assert_int_equal(send_frame(from, &p, len), 0);
+				expect_frame(to, &p, len);
+			}
+		}
+		assert_int_equal(all_counters(), before);
+		/* the filter has seen them: it drops the whole one */
+		from_relay(&p, &leg, 0, PKT_RST);
+		assert_int_equal(send_frame(from, &p, p.len), ENOBUFS);
+		assert_int_equal(all_counters(), ++before);
+		close_leg(&leg);
+	}
+	close(from);
+	close(to);
+}
+
 /* The listener reset what stands: dropped, so that TCP goes on. A cut one is no such reset. */
 static void a_false_reset_is_dropped(void **state)
 {
@@ -247,7 +315,19 @@ static void a_reset_of_an_unknown_leg_passes(void **state)
 	}
 }
 
-/* It has said goodbye, by FIN or by leaving: its resets are meant. */
+static void await_state(int fd, uint8_t want)
+{
+	struct tcp_info info = { 0 };
+	socklen_t len = sizeof(info);
+
+	for (unsigned int i = 0; i < 500 && info.tcpi_state != want; i++) {
+		usleep(i ? 10000 : 0);
+		assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len), 0);
+	}
+	assert_int_equal(info.tcpi_state, want);
+}
+
+/* One side has said goodbye, by FIN or by leaving: its resets are meant. */
 static void a_true_reset_passes(void **state)
 {
 	struct pkt p;
@@ -256,13 +336,20 @@ static void a_true_reset_passes(void **state)
 	for (int v6 = 0; v6 < 2; v6++) {
 		struct linger reset = { .l_onoff = 1 };
 		struct leg leg = make_leg(v6);
-		struct pollfd app = { .fd = leg.app, .events = POLLIN };
 
 		enter_tuple(&leg);
 		from_relay(&p, &leg, 0, PKT_RST);
+		assert_int_equal(shutdown(leg.app, SHUT_WR), 0);
+		await_state(leg.relay, TCP_CLOSE_WAIT);
+		expect_pass(&p, p.len, p.len);
+		close_leg(&leg);
+
+		leg = make_leg(v6);
+		enter_tuple(&leg);
+		from_relay(&p, &leg, 0, PKT_RST);
 		assert_int_equal(shutdown(leg.relay, SHUT_WR), 0);
-		assert_int_equal(poll(&app, 1, 5000), 1);
-		expect_pass(&p, p.len, p.len); /* FIN_WAIT */
+		await_state(leg.relay, TCP_FIN_WAIT2);
+		expect_pass(&p, p.len, p.len);
 		setsockopt(leg.relay, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 		close(leg.relay);
 		expect_pass(&p, p.len, p.len); /* gone */
@@ -291,6 +378,7 @@ static int run_all(void)
 		cmocka_unit_test(a_false_reset_is_dropped),
 		cmocka_unit_test(a_reset_of_an_unknown_leg_passes),
 		cmocka_unit_test(a_true_reset_passes),
+		cmocka_unit_test(a_frame_of_any_length_passes), /* attaches: the last */
 	};
 
 	return cmocka_run_group_tests(tests, open_env, close_env);

@@ -19,7 +19,7 @@
 #include <cmocka.h>
 
 #include "base/util.h"
-#include "packets.h"
+#include "instance/inject.h"
 
 /* --- the ring --- */
 
@@ -64,28 +64,36 @@ static void expect_nothing(struct events *events, int ms)
 
 /* --- what the instance does with a held SYN --- */
 
-static void send_raw(const struct dmm_event *ev, void *packet, size_t len)
+static void send_raw(const struct dmm_event *ev, const uint8_t *packet, size_t len)
 {
 	bool v4 = ev->family == DMM_FAMILY_V4;
 	dmm_autoclose int fd =
 		socket(v4 ? AF_INET : AF_INET6, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
 	struct sockaddr_in6 sin6 = { .sin6_family = AF_INET6 };
 	struct sockaddr_in sin = { .sin_family = AF_INET };
-	const uint8_t *p = packet;
 
 	assert_true(fd >= 0);
-	pkt_fix_tcp_checksum(packet, len);
-	memcpy(&sin.sin_addr, p + 16, 4);
-	memcpy(&sin6.sin6_addr, p + 24, 16);
+	memcpy(&sin.sin_addr, packet + 16, 4);
+	memcpy(&sin6.sin6_addr, packet + 24, 16);
 	assert_int_equal(sendto(fd, packet, len, 0,
 				v4 ? (struct sockaddr *)&sin : (struct sockaddr *)&sin6,
 				v4 ? sizeof(sin) : sizeof(sin6)),
 			 len);
 }
 
-static void inject(struct dmm_event *ev)
+static struct held_syn held(const struct dmm_event *ev)
 {
-	send_raw(ev, ev->packet, ev->packet_len);
+	struct held_syn syn;
+
+	assert_true(inject_hold(ev->packet, ev->packet_len, &syn));
+	return syn;
+}
+
+static void inject(const struct dmm_event *ev)
+{
+	struct held_syn syn = held(ev);
+
+	send_raw(ev, syn.packet, syn.len);
 }
 
 static struct tcphdr *tcp_of(struct dmm_event *ev)
@@ -94,31 +102,12 @@ static struct tcphdr *tcp_of(struct dmm_event *ev)
 				 (ev->family == DMM_FAMILY_V4 ? (ev->packet[0] & 15) * 4 : 40));
 }
 
-/* RST|ACK in answer to the held SYN. */
-static void refuse(struct dmm_event *ev)
+static void refuse(const struct dmm_event *ev)
 {
-	uint8_t packet[60] = { 0 };
-	bool v4 = ev->family == DMM_FAMILY_V4;
-	size_t ip_len = v4 ? 20 : 40, alen = v4 ? 4 : 16, at = v4 ? 12 : 8;
-	struct tcphdr *tcp = (struct tcphdr *)(packet + ip_len);
+	struct held_syn syn = held(ev);
+	uint8_t packet[INJECT_MAX];
 
-	memcpy(packet, ev->packet, ip_len);
-	memcpy(packet + at, ev->packet + at + alen, alen);
-	memcpy(packet + at + alen, ev->packet + at, alen);
-	if (v4) {
-		packet[0] = 0x45;
-		packet[2] = 0;
-		packet[3] = 40;
-	} else {
-		packet[4] = 0;
-		packet[5] = 20;
-	}
-	tcp->source = ev->relay_port;
-	tcp->dest = ev->app_port;
-	tcp->ack_seq = htonl(ntohl(tcp_of(ev)->seq) + 1);
-	tcp->doff = 5;
-	tcp->rst = tcp->ack = 1;
-	send_raw(ev, packet, ip_len + 20);
+	send_raw(ev, packet, inject_refusal(&syn, packet));
 }
 
 /* --- tests --- */
@@ -388,6 +377,92 @@ static void a_syn_with_ip_options_is_held_too(void **state)
 	ring_buffer__free(events.ring);
 }
 
+/* TCP Fast Open: of the data as much is copied as there is room, and the instance injects none of
+ * it; TCP sends it when connected. */
+static void a_syn_with_data_is_cut(void **state)
+{
+	struct sockrig *rig = *state;
+	char data[1000], got[sizeof(data)];
+	struct events events;
+	unsigned int i;
+	int one = 1;
+
+	memset(data, 'x', sizeof(data));
+	open_events(rig, &events);
+	for (i = 0; i < DMM_ARRAY_SIZE(families); i++) {
+		int fd = sockrig_socket(families[i].family, SOCK_STREAM, 0), peer;
+		const struct dmm_event *ev;
+
+		assert_int_equal(
+			setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE, &one, sizeof(one)), 0);
+		assert_int_equal(
+			setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &one, sizeof(one)), 0);
+		assert_int_equal(sockrig_connect(fd, families[i].far, RIG_PORT_STACK), 0);
+		expect_nothing(&events, 0); /* the SYN waits for the data */
+		assert_int_equal(write(fd, data, sizeof(data)), sizeof(data));
+		ev = expect_event(&events, DMM_EVENT_SYN, 5000);
+		assert_int_equal(ev->packet_len, DMM_HELD_SYN_MAX);
+		assert_int_equal(ev->packet[DMM_HELD_SYN_MAX - 1], 'x');
+		assert_nobody_connects(rig->relay[families[i].wire]);
+		inject(ev);
+		peer = sockrig_accept(rig->relay[families[i].wire]);
+		assert_int_equal(sockrig_outcome(fd, 5000), 0);
+		assert_int_equal(recv(peer, got, sizeof(got), MSG_WAITALL), sizeof(got));
+		assert_memory_equal(got, data, sizeof(got));
+		close(fd);
+		close(peer);
+	}
+	ring_buffer__free(events.ring);
+}
+
+/* The SYN of that socket, whatever else comes before it. */
+static struct dmm_event *expect_syn_of(struct events *events, int fd)
+{
+	uint64_t cookie = cookie_of(fd);
+
+	for (unsigned int i = 0; i < 100; i++) {
+		events->n = 0;
+		expect_event(events, DMM_EVENT_SYN, 15000);
+		for (unsigned int k = 0; k < events->n; k++)
+			if (events->ev[k].cookie == cookie)
+				return &events->ev[k];
+	}
+	fail_msg("its SYN does not come");
+	return NULL;
+}
+
+static void a_syn_without_room_comes_again(void **state)
+{
+	enum { ROOM = 4096, FIT = (ROOM - 1) / (sizeof(struct dmm_event) + BPF_RINGBUF_HDR_SZ) };
+	struct sockrig *rig = *state;
+	uint64_t held = bpfenv_counter(&rig->env, DMM_REASON_SYN_HELD), full;
+	struct events events;
+	int fds[FIT + 1], fd, i;
+
+	close(rig->ring_fd);
+	rig->ring_fd = bpfenv_make_ring(&rig->env, RIG_ID, ROOM);
+	open_events(rig, &events);
+	for (i = 0; i < FIT; i++)
+		fds[i] = start(0);
+	full = bpfenv_counter(&rig->env, DMM_REASON_SYN_RING_FULL);
+	fd = fds[FIT] = start(0);
+	assert_true(bpfenv_counter(&rig->env, DMM_REASON_SYN_RING_FULL) > full);
+	/* nor can it be told that somebody gave up */
+	full = bpfenv_counter(&rig->env, DMM_REASON_SYN_RING_FULL);
+	close(fds[0]);
+	assert_true(bpfenv_counter(&rig->env, DMM_REASON_SYN_RING_FULL) > full);
+
+	assert_int_equal(bpfenv_counter(&rig->env, DMM_REASON_SYN_HELD), held + FIT);
+	assert_nobody_connects(rig->relay[DMM_FAMILY_V4]);
+	assert_int_equal(ring_buffer__consume(events.ring), FIT);
+	inject(expect_syn_of(&events, fd));
+	assert_int_equal(sockrig_outcome(fd, 5000), 0);
+	close(sockrig_accept(rig->relay[DMM_FAMILY_V4]));
+	ring_buffer__free(events.ring);
+	for (i = 1; i <= FIT; i++)
+		close(fds[i]);
+}
+
 static void everybody_else_passes(void **state)
 {
 	struct sockrig *rig = *state;
@@ -413,7 +488,7 @@ static int setup_with_lo(void **state)
 {
 	if (sockrig_setup(state) < 0)
 		return -1;
-	sockrig_attach_lo(*state);
+	bpfenv_attach_lo(&((struct sockrig *)*state)->env);
 	return 0;
 }
 
@@ -430,6 +505,8 @@ static int run(void)
 		TEST(a_vanished_listener_refuses),
 		TEST(a_foreign_listener_gets_nothing),
 		TEST(a_syn_with_ip_options_is_held_too),
+		TEST(a_syn_with_data_is_cut),
+		TEST(a_syn_without_room_comes_again),
 		TEST(everybody_else_passes),
 	};
 

@@ -241,9 +241,9 @@ struct dmm_inst_shared *bpfenv_make_shared(const struct bpfenv *env, uint32_t id
 	return page;
 }
 
-int bpfenv_make_ring(const struct bpfenv *env, uint32_t id)
+int bpfenv_make_ring(const struct bpfenv *env, uint32_t id, uint32_t size)
 {
-	int fd = bpf_map_create(BPF_MAP_TYPE_RINGBUF, "test_ring", 0, 0, 256 * 1024, NULL);
+	int fd = bpf_map_create(BPF_MAP_TYPE_RINGBUF, "test_ring", 0, 0, size, NULL);
 
 	assert_true(fd >= 0);
 	set(env, "dmm_rings", &id, &fd);
@@ -340,4 +340,13 @@ void bpfenv_lo_addr(const char *text)
 		lo_addr6(&addr);
 	else
 		lo_addr4(fd, &addr);
+}
+
+void bpfenv_attach_lo(const struct bpfenv *env)
+{
+	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = 1, .attach_point = BPF_TC_EGRESS);
+	LIBBPF_OPTS(bpf_tc_opts, opts, .prog_fd = bpf_program__fd(env->relay->progs.dmm_lo));
+
+	assert_int_equal(bpf_tc_hook_create(&hook), 0);
+	assert_int_equal(bpf_tc_attach(&hook, &opts), 0);
 }

@@ -51,8 +51,9 @@ void bpfenv_set_port(const struct bpfenv *env, enum dmm_proto proto, uint16_t po
 void bpfenv_set_instance(const struct bpfenv *env, uint32_t id, const struct dmm_instance *inst);
 /* A fresh shared page for the slot, mapped; munmap() it. */
 struct dmm_inst_shared *bpfenv_make_shared(const struct bpfenv *env, uint32_t id);
-/* A fresh ring for the slot: the map's descriptor, the caller's. */
-int bpfenv_make_ring(const struct bpfenv *env, uint32_t id);
+/* A fresh ring for the slot, of @size bytes (pages, a power of two): the map's descriptor, the
+ * caller's. */
+int bpfenv_make_ring(const struct bpfenv *env, uint32_t id, uint32_t size);
 void bpfenv_beat(struct dmm_inst_shared *page, uint64_t age_ms); /* age 0: never stale */
 
 /* Fills the slot; bpfenv_go_live() then makes it the one that decides. */
@@ -61,3 +62,5 @@ void bpfenv_go_live(const struct bpfenv *env, uint32_t slot);
 
 /* Adds an address to lo and brings it up. */
 void bpfenv_lo_addr(const char *addr);
+/* The filter of lo; goes with the network namespace. */
+void bpfenv_attach_lo(const struct bpfenv *env);

@@ -243,11 +243,3 @@ void pkt_end(struct pkt *p)
 		fix_transport(p->layer[i].kind, p->data + p->layer[ip].at, at, len);
 	}
 }
-
-void pkt_fix_tcp_checksum(void *packet, size_t len)
-{
-	uint8_t *ip = packet;
-	size_t hlen = ip[0] >> 4 == 4 ? (ip[0] & 15) * 4 : 40;
-
-	fix_transport(LAYER_TCP, ip, ip + hlen, len - hlen);
-}

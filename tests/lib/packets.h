@@ -50,6 +50,3 @@ void pkt_icmpv6(struct pkt *p, uint8_t type, uint8_t code);
 void pkt_proto(struct pkt *p, uint8_t proto, size_t len);
 void pkt_bytes(struct pkt *p, size_t n);
 void pkt_end(struct pkt *p);
-
-/* The checksum of the TCP segment in the IP packet @ip (options, but no extension headers). */
-void pkt_fix_tcp_checksum(void *ip, size_t len);

@@ -281,15 +281,6 @@ static int attach_all(struct sockrig *rig, const char *cgroup)
 	return attach(rig, rig->env.relay->progs.dmm_sockops, fd);
 }
 
-void sockrig_attach_lo(struct sockrig *rig)
-{
-	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = 1, .attach_point = BPF_TC_EGRESS);
-	LIBBPF_OPTS(bpf_tc_opts, opts, .prog_fd = bpf_program__fd(rig->env.relay->progs.dmm_lo));
-
-	assert_int_equal(bpf_tc_hook_create(&hook), 0);
-	assert_int_equal(bpf_tc_attach(&hook, &opts), 0);
-}
-
 /* --- life --- */
 
 static void set_class(struct sockrig *rig, const char *path, uint32_t class_id)
@@ -372,7 +363,7 @@ int sockrig_reset(void **state)
 	if (rig->ring_fd >= 0)
 		close(rig->ring_fd);
 	rig->page = bpfenv_make_shared(&rig->env, RIG_ID);
-	rig->ring_fd = bpfenv_make_ring(&rig->env, RIG_ID);
+	rig->ring_fd = bpfenv_make_ring(&rig->env, RIG_ID, 256 * 1024);
 	bpfenv_set_instance(&rig->env, RIG_ID, &rig->inst);
 	sockrig_next_generation(rig, true);
 	return 0;

@@ -40,7 +40,7 @@ struct sockrig {
 	unsigned int n_links;
 	int relay[DMM_NUM_FAMILIES]; /* the instance's listeners */
 	int far[DMM_NUM_FAMILIES];   /* a server in the kernel at RIG_FAR*:RIG_PORT_KERNEL */
-	int ring_fd;
+	int ring_fd;		     /* 256 KiB; a test may put another in its place */
 	struct dmm_instance inst;
 	struct dmm_inst_shared *page;
 	uint32_t slot, generation;
@@ -62,8 +62,6 @@ int sockrig_open_child(void);
 /* As sockrig_setup(), with all hooks attached to the child as well, where applications are then: each
  * call runs two of them, and however slow the machine, they know it for one. */
 int sockrig_setup_nested(void **state);
-/* The filter of lo; goes with the network namespace. */
-void sockrig_attach_lo(struct sockrig *rig);
 
 /* Makes the next generation live; @child_known: it knows the child's class. */
 void sockrig_next_generation(struct sockrig *rig, bool child_known);
