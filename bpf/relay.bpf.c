@@ -8,6 +8,8 @@
  *            connection stands, or injects a refusal */
 #include "lib/tables.bpf.h"
 
+#include <linux/tcp.h>
+
 #include "lib/kernel.bpf.h"
 #include "lib/relay.bpf.h"
 #include "lib/sockaddr.bpf.h"
@@ -23,6 +25,9 @@
 #define ETH_P_IP	0x0800
 #define ETH_P_IPV6	0x86dd
 #define IPPROTO_TCP	6
+#define NEXT_HOP	0
+#define NEXT_ROUTING	43
+#define NEXT_DEST	60
 
 /* --- flows --- */
 
@@ -247,6 +252,36 @@ struct segment {
 	__u8 flags;
 };
 
+/* The kinds of extension header that a socket's options make, and how many at most. */
+#define MAX_EXT_HEADERS 4
+
+static __always_inline bool is_ext(__u8 next)
+{
+	return next == NEXT_HOP || next == NEXT_ROUTING || next == NEXT_DEST;
+}
+
+/* Rare: only options set while the SYN is held put headers before a steered socket's TCP. */
+static __always_inline bool is_tcp_behind_ext(struct __sk_buff *skb, __u8 next, struct segment *ret)
+{
+	__u32 offset = ETH_HLEN + 40;
+	struct tcphdr tcp;
+	__u8 ext[2];
+
+	for (int i = 0; i < MAX_EXT_HEADERS && is_ext(next); i++) {
+		if (bpf_skb_load_bytes(skb, offset, ext, sizeof(ext)))
+			return false;
+		next = ext[0];
+		offset += (ext[1] + 1) * 8;
+	}
+	if (next != IPPROTO_TCP || bpf_skb_load_bytes(skb, offset, &tcp, sizeof(tcp)))
+		return false;
+	ret->family = DMM_FAMILY_V6;
+	ret->source = tcp.source;
+	ret->dest = tcp.dest;
+	ret->flags = ((__u8 *)&tcp)[13];
+	return true;
+}
+
 /* A TCP segment on lo? What is neither SYN nor RST passes at this price. */
 static __always_inline bool is_tcp(struct __sk_buff *skb, struct segment *ret)
 {
@@ -260,7 +295,11 @@ static __always_inline bool is_tcp(struct __sk_buff *skb, struct segment *ret)
 		tcp = ip + (ip[0] & 0xf) * 4;
 		ret->family = DMM_FAMILY_V4;
 	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
-		if (data + ETH_HLEN + 60 > end || ip[6] != IPPROTO_TCP)
+		if (data + ETH_HLEN + 60 > end)
+			return false;
+		if (is_ext(ip[6]))
+			return is_tcp_behind_ext(skb, ip[6], ret);
+		if (ip[6] != IPPROTO_TCP)
 			return false;
 		tcp = ip + 40;
 		ret->family = DMM_FAMILY_V6;

@@ -111,6 +111,18 @@ static void make_segment(struct pkt *p, bool v6, size_t options, uint16_t source
 	pkt_end(p);
 }
 
+/* A SYN behind the extension headers that the filter looks behind, and more of them. */
+static void make_syn_behind(struct pkt *p, unsigned int n, size_t len)
+{
+	*p = (struct pkt){ 0 };
+	pkt_eth(p, ETH_P_IPV6);
+	pkt_ipv6(p, loopback[1], loopback[1]);
+	for (unsigned int i = 0; i < n; i++)
+		pkt_ext(p, i ? IPPROTO_DSTOPTS : IPPROTO_HOPOPTS, len);
+	pkt_tcp(p, 4000, 5000, PKT_SYN);
+	pkt_end(p);
+}
+
 /* A segment of the listener's side. */
 static void from_relay(struct pkt *p, const struct leg *leg, size_t options, uint8_t flags)
 {
@@ -177,6 +189,10 @@ static void segments_of_others_pass(void **state)
 			expect_pass(&p, least(false), p.len);
 		}
 		make_segment(&p, true, 0, 4000, 5000, flags[i]);
+		expect_pass(&p, least(true), p.len);
+	}
+	for (unsigned int n = 1; n < 6; n++) {
+		make_syn_behind(&p, n, n & 1 ? 8 : 24);
 		expect_pass(&p, least(true), p.len);
 	}
 }

@@ -377,6 +377,28 @@ static void a_syn_with_ip_options_is_held_too(void **state)
 	ring_buffer__free(events.ring);
 }
 
+/* The same for IPv6, where the kernel asks for CAP_NET_RAW. */
+static void a_syn_with_extension_headers_is_held_too(void **state)
+{
+	static const uint8_t padding[8] = { 0, 0, 1, 4 };
+	struct sockrig *rig = *state;
+	struct dmm_event *ev;
+	struct events events;
+	int fd;
+
+	open_events(rig, &events);
+	fd = start(1);
+	ev = expect_event(&events, DMM_EVENT_SYN, 5000);
+	assert_int_equal(setsockopt(fd, IPPROTO_IPV6, IPV6_DSTOPTS, padding, sizeof(padding)), 0);
+	ev = expect_event(&events, DMM_EVENT_SYN, 5000);
+	assert_int_equal(ev->packet[6], IPPROTO_DSTOPTS);
+	assert_nobody_connects(rig->relay[DMM_FAMILY_V6]);
+	inject(ev);
+	close(sockrig_accept(rig->relay[DMM_FAMILY_V6]));
+	close(fd);
+	ring_buffer__free(events.ring);
+}
+
 /* TCP Fast Open: of the data as much is copied as there is room, and the instance injects none of
  * it; TCP sends it when connected. */
 static void a_syn_with_data_is_cut(void **state)
@@ -505,6 +527,7 @@ static int run(void)
 		TEST(a_vanished_listener_refuses),
 		TEST(a_foreign_listener_gets_nothing),
 		TEST(a_syn_with_ip_options_is_held_too),
+		TEST(a_syn_with_extension_headers_is_held_too),
 		TEST(a_syn_with_data_is_cut),
 		TEST(a_syn_without_room_comes_again),
 		TEST(everybody_else_passes),
