@@ -337,8 +337,10 @@ static __always_inline int hold(struct __sk_buff *skb, const struct dmm_sock *st
 	void *ring;
 
 	ring = bpf_map_lookup_elem(&dmm_rings, &id);
-	if (!ring)
+	if (!ring) {
+		count(DMM_REASON_INST_NO_RELAY);
 		return TC_ACT_SHOT;
+	}
 	ev = bpf_ringbuf_reserve(ring, sizeof(*ev), 0);
 	if (!ev) {
 		count(DMM_REASON_SYN_RING_FULL); /* TCP sends it again */
