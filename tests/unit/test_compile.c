@@ -360,6 +360,49 @@ static void many_ports_under_many_prefixes_compile(void **state)
 	assert_int_equal(match(0, "::ffff:10.1.2.3", 3), 1);
 }
 
+/* A rule of as many addresses as a list may have, each with a hole that has nothing to do with the
+ * order they stand in. */
+static void long_rule(FILE *f, const char *name, const char *last_hole)
+{
+	unsigned int i, x;
+
+	fprintf(f, "    - {name: %s, action: {stack: kernel}, match: {remote: {cidr: [", name);
+	for (i = 0; i < 65536; i++) {
+		x = i * 7919 & 65535;
+		fprintf(f, "%s10.%u.%u.%u/30", i ? ", " : "", x >> 14, x >> 6 & 255, x << 2 & 255);
+	}
+	fputs("], except: [", f);
+	for (i = 65535; i > 0; i--)
+		fprintf(f, "10.%u.%u.%u/32, ", i >> 14, i >> 6 & 255, i << 2 & 255);
+	fprintf(f, "%s]}}}\n", last_hole);
+}
+
+/* Lists are not compared item by item: that took minutes, in which dmmd would answer nobody. */
+static void long_lists_are_checked(void **state)
+{
+	static const unsigned int codes[] = { DMM_CODE_NO_EFFECT, DMM_CODE_NEVER_MATCHES };
+	struct text t;
+
+	(void)state;
+	start(&t);
+	long_rule(t.f, "first", "10.0.0.4/32"); /* once more */
+	long_rule(t.f, "dead", "192.0.2.1/32"); /* which takes nothing away */
+	fputs(TAIL, t.f);
+	fclose(t.f);
+	assert_int_equal(dmm_policy_parse(t.s, t.len, "test.yaml", &policy, &found), 0);
+	free(t.s);
+	assert_int_equal(found.n, DMM_ARRAY_SIZE(codes) + 1); /* and an unused stack */
+	for (size_t i = 0; i < found.n; i++) {
+		const struct dmm_finding *f = &found.items[i];
+
+		if (f->code == DMM_CODE_UNUSED_STACK)
+			continue;
+		assert_true(f->code == codes[0] || f->code == codes[1]);
+		assert_int_equal(f->place.line, 9);
+		assert_true(f->code == codes[0] || strstr(f->text, "'first'"));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -378,6 +421,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(halves_that_agree_need_no_node, prepare, drop),
 		cmocka_unit_test_setup_teardown(over_budget_names_the_costly_rule, prepare, drop),
 		cmocka_unit_test_setup_teardown(ten_thousand_rules_compile, prepare, drop),
+		cmocka_unit_test_setup_teardown(long_lists_are_checked, prepare, drop),
 		cmocka_unit_test_setup_teardown(many_ports_under_many_prefixes_compile, prepare,
 						drop),
 	};

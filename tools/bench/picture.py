@@ -64,5 +64,6 @@ def draw(summaries):
     grid.append(text(LEFT, y + 24, "to the baseline of the row; dot: median, line: 95 % interval"))
     return f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" ' \
            f'font-family="sans-serif" font-size="12">\n' \
+           '<!-- SPDX-License-Identifier: Apache-2.0 -->\n' \
            f'<rect width="100%" height="100%" fill="white"/>\n' + "\n".join(grid + parts) + \
            "\n</svg>\n"

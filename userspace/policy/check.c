@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What no single field tells: names that clash or lead nowhere, ports and interfaces claimed twice,
  * rules that cannot work. */
+#include "policy/cidrset.h"
 #include "policy/policy_internal.h"
 
 #include <errno.h>
@@ -168,35 +169,29 @@ static void check_action(const struct dmm_policy *policy, struct dmm_policy_rule
 		 rule->stack, dmm_suggest_text(&like, nearest, sizeof(nearest)));
 }
 
-static bool same_family(const struct dmm_cidr *a, const struct dmm_cidr *b)
+static bool is_of(const struct dmm_cidr *cidr, enum dmm_family family)
 {
-	return dmm_cidr_is_v4(a) == dmm_cidr_is_v4(b);
+	return dmm_cidr_is_v4(cidr) == (family == DMM_FAMILY_V4);
 }
 
-static bool cidr_covers(const struct dmm_cidr *a, const struct dmm_cidr *b)
+/* Whether some exception takes nothing away. Lists may be long: neither here nor below is each item of
+ * one compared with each of another. */
+static bool has_idle_exception(const struct dmm_policy_rule *rule)
 {
-	return same_family(a, b) && a->len <= b->len && dmm_bits_equal(a->addr, b->addr, a->len);
-}
+	bool idle = false;
 
-static bool overlaps(const struct dmm_cidr *a, const struct dmm_cidr *b)
-{
-	return cidr_covers(a, b) || cidr_covers(b, a);
-}
+	for (size_t f = 0; rule->n_remote && f < DMM_NUM_FAMILIES && !idle; f++) {
+		struct dmm_cidr_set remote;
 
-/* The first exception that takes nothing away, or NULL. */
-static const struct dmm_cidr *idle_exception(const struct dmm_policy_rule *rule)
-{
-	size_t e, i;
-
-	for (e = 0; rule->n_remote && e < rule->n_except; e++) {
-		for (i = 0; i < rule->n_remote; i++) {
-			if (overlaps(&rule->remote[i], &rule->except[e]))
-				break;
-		}
-		if (i == rule->n_remote)
-			return &rule->except[e];
+		/* without memory it is not said, which changes nothing */
+		if (dmm_cidr_set_make(rule->remote, rule->n_remote, f, &remote) < 0)
+			return false;
+		for (size_t e = 0; e < rule->n_except && !idle; e++)
+			idle = is_of(&rule->except[e], f) &&
+			       !dmm_cidr_set_touches(&remote, &rule->except[e]);
+		dmm_cidr_set_free(&remote);
 	}
-	return NULL;
+	return idle;
 }
 
 static void check_rule(const struct dmm_policy_rule *rule, struct dmm_findings *found)
@@ -214,7 +209,7 @@ static void check_rule(const struct dmm_policy_rule *rule, struct dmm_findings *
 			 "write proto: tcp",
 			 "rule '%s' rejects TCP only: UDP is left alone in this version",
 			 rule->name);
-	if (idle_exception(rule))
+	if (has_idle_exception(rule))
 		dmm_find(found, DMM_CODE_NO_EFFECT, rule->except_place, NULL,
 			 "an exception of rule '%s' lies outside its cidr list", rule->name);
 }
@@ -248,36 +243,50 @@ static void check_unused(const struct dmm_policy *policy, const bool *used,
 	}
 }
 
-static bool any_covers(const struct dmm_cidr *list, size_t n, const struct dmm_cidr *c)
+/* The sets that rule_covers() asks, of one family. */
+struct sides {
+	struct dmm_cidr_set a_remote, b_remote, b_except;
+};
+
+static int make_sides(const struct dmm_policy_rule *a, const struct dmm_policy_rule *b,
+		      enum dmm_family family, struct sides *ret)
 {
+	int r = dmm_cidr_set_make(a->remote, a->n_remote, family, &ret->a_remote);
+
+	if (r == 0)
+		r = dmm_cidr_set_make(b->remote, b->n_remote, family, &ret->b_remote);
+	if (r == 0)
+		r = dmm_cidr_set_make(b->except, b->n_except, family, &ret->b_except);
+	return r;
+}
+
+static bool family_covers(const struct dmm_policy_rule *a, const struct dmm_policy_rule *b,
+			  enum dmm_family family)
+{
+	struct sides sides = { 0 };
+	bool covers = make_sides(a, b, family, &sides) == 0;
 	size_t i;
 
-	for (i = 0; i < n; i++) {
-		if (cidr_covers(&list[i], c))
-			return true;
+	for (i = 0; i < a->n_except && covers; i++) {
+		const struct dmm_cidr *hole = &a->except[i];
+
+		if (is_of(hole, family) && !dmm_cidr_set_covers(&sides.b_except, hole))
+			covers = b->n_remote && !dmm_cidr_set_touches(&sides.b_remote, hole);
 	}
-	return false;
+	for (i = 0; a->n_remote && i < b->n_remote && covers; i++)
+		covers = !is_of(&b->remote[i], family) ||
+			 dmm_cidr_set_covers(&sides.a_remote, &b->remote[i]);
+	dmm_cidr_set_free(&sides.a_remote);
+	dmm_cidr_set_free(&sides.b_remote);
+	dmm_cidr_set_free(&sides.b_except);
+	return covers;
 }
 
 static bool addresses_cover(const struct dmm_policy_rule *a, const struct dmm_policy_rule *b)
 {
-	size_t e, i;
-
-	for (e = 0; e < a->n_except; e++) {
-		if (any_covers(b->except, b->n_except, &a->except[e]))
-			continue;
-		for (i = 0; i < b->n_remote; i++) {
-			if (overlaps(&a->except[e], &b->remote[i]))
-				return false;
-		}
-		if (!b->n_remote)
-			return false;
-	}
-	for (i = 0; a->n_remote && i < b->n_remote; i++) {
-		if (!any_covers(a->remote, a->n_remote, &b->remote[i]))
-			return false;
-	}
-	return !a->n_remote || b->n_remote;
+	if (a->n_remote && !b->n_remote)
+		return false;
+	return family_covers(a, b, DMM_FAMILY_V4) && family_covers(a, b, DMM_FAMILY_V6);
 }
 
 static bool ports_cover(const struct dmm_policy_rule *a, const struct dmm_policy_rule *b)

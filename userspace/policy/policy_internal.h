@@ -97,5 +97,3 @@ int dmm_policy_live_rules(const struct dmm_policy *policy, bool *live);
 
 /* prefixes.c: whether @rule matches any address at all. */
 bool dmm_rule_matches_any(const struct dmm_policy_rule *rule);
-/* Whether the first @len bits are the same. */
-bool dmm_bits_equal(const uint8_t *a, const uint8_t *b, unsigned int len);

@@ -5,6 +5,7 @@
 #include <errno.h>
 
 #include "base/util.h"
+#include "policy/cidrset.h"
 #include "policy/policy_internal.h"
 
 #define MAX_PREFIXES (8u << 20) /* of all rules: 200 MB while compiling */
@@ -14,56 +15,9 @@ static const struct dmm_cidr roots[] = {
 	[DMM_FAMILY_V6] = { .len = 0 },
 };
 
-bool dmm_bits_equal(const uint8_t *a, const uint8_t *b, unsigned int len)
-{
-	unsigned int bytes = len / 8, rest = len % 8;
-
-	return memcmp(a, b, bytes) == 0 && (!rest || !((a[bytes] ^ b[bytes]) >> (8 - rest)));
-}
-
 bool dmm_prefix_covers(const struct dmm_prefix *a, const struct dmm_prefix *b)
 {
 	return a->len <= b->len && dmm_bits_equal(a->addr, b->addr, a->len);
-}
-
-static bool covers(const struct dmm_cidr *a, const struct dmm_cidr *b)
-{
-	return a->len <= b->len && dmm_bits_equal(a->addr, b->addr, a->len);
-}
-
-static int by_address(const void *a, const void *b)
-{
-	const struct dmm_cidr *x = a, *y = b;
-	int r = memcmp(x->addr, y->addr, sizeof(x->addr));
-
-	return r ? r : (int)x->len - (int)y->len;
-}
-
-/* Sorted and disjoint: the exceptions of one family, those within others left out. */
-struct holes {
-	struct dmm_cidr *items;
-	size_t n;
-};
-
-static int make_holes(const struct dmm_policy_rule *rule, bool v4, struct holes *ret)
-{
-	struct dmm_cidr *items = calloc(rule->n_except + 1, sizeof(*items));
-	size_t i, n = 0, kept = 0;
-
-	if (!items)
-		return -ENOMEM;
-	for (i = 0; i < rule->n_except; i++) {
-		if (dmm_cidr_is_v4(&rule->except[i]) == v4)
-			items[n++] = rule->except[i];
-	}
-	if (n)
-		qsort(items, n, sizeof(*items), by_address);
-	for (i = 0; i < n; i++) {
-		if (!kept || !covers(&items[kept - 1], &items[i]))
-			items[kept++] = items[i];
-	}
-	*ret = (struct holes){ items, kept };
-	return 0;
 }
 
 static int append(struct dmm_prefixes *prefixes, const struct dmm_cidr *cidr, uint32_t rule)
@@ -81,31 +35,15 @@ static int append(struct dmm_prefixes *prefixes, const struct dmm_cidr *cidr, ui
 	return 0;
 }
 
-/* The first of @holes from @lo on that does not start before @addr. */
-static size_t first_from(const struct holes *holes, size_t lo, const uint8_t addr[16])
-{
-	size_t hi = holes->n;
-
-	while (lo < hi) {
-		size_t mid = (lo + hi) / 2;
-
-		if (memcmp(holes->items[mid].addr, addr, 16) < 0)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo;
-}
-
 /* Adds @cidr without the holes, of which those from @lo on do not start before it. */
-static int subtract(struct dmm_prefixes *prefixes, const struct holes *holes, size_t lo,
+static int subtract(struct dmm_prefixes *prefixes, const struct dmm_cidr_set *holes, size_t lo,
 		    const struct dmm_cidr *cidr, uint32_t rule)
 {
 	struct dmm_cidr half = *cidr;
 	int r;
 
-	if (lo == holes->n || !covers(cidr, &holes->items[lo])) {
-		if (lo < holes->n && covers(&holes->items[lo], cidr))
+	if (lo == holes->n || !dmm_cidr_covers(cidr, &holes->items[lo])) {
+		if (lo < holes->n && dmm_cidr_covers(&holes->items[lo], cidr))
 			return 0;
 		return append(prefixes, cidr, rule);
 	}
@@ -116,15 +54,16 @@ static int subtract(struct dmm_prefixes *prefixes, const struct holes *holes, si
 	if (r < 0)
 		return r;
 	half.addr[cidr->len / 8] |= 0x80 >> (cidr->len % 8);
-	return subtract(prefixes, holes, first_from(holes, lo, half.addr), &half, rule);
+	return subtract(prefixes, holes, dmm_cidr_set_first_from(holes, lo, half.addr), &half,
+			rule);
 }
 
-static int add_cidr(struct dmm_prefixes *prefixes, const struct holes *holes,
+static int add_cidr(struct dmm_prefixes *prefixes, const struct dmm_cidr_set *holes,
 		    const struct dmm_cidr *cidr, uint32_t rule)
 {
-	size_t lo = first_from(holes, 0, cidr->addr);
+	size_t lo = dmm_cidr_set_first_from(holes, 0, cidr->addr);
 
-	if (lo && covers(&holes->items[lo - 1], cidr))
+	if (lo && dmm_cidr_covers(&holes->items[lo - 1], cidr))
 		return 0;
 	return subtract(prefixes, holes, lo, cidr, rule);
 }
@@ -133,9 +72,9 @@ int dmm_prefixes_add(struct dmm_prefixes *prefixes, const struct dmm_policy_rule
 		     uint32_t index, enum dmm_family family)
 {
 	bool v4 = family == DMM_FAMILY_V4;
-	struct holes holes;
+	struct dmm_cidr_set holes;
 	size_t i;
-	int r = make_holes(rule, v4, &holes);
+	int r = dmm_cidr_set_make(rule->except, rule->n_except, family, &holes);
 
 	if (r < 0)
 		return r;
@@ -145,7 +84,7 @@ int dmm_prefixes_add(struct dmm_prefixes *prefixes, const struct dmm_policy_rule
 		if (dmm_cidr_is_v4(&rule->remote[i]) == v4)
 			r = add_cidr(prefixes, &holes, &rule->remote[i], index);
 	}
-	free(holes.items);
+	dmm_cidr_set_free(&holes);
 	return r;
 }
 
