@@ -377,30 +377,34 @@ static void long_rule(FILE *f, const char *name, const char *last_hole)
 	fprintf(f, "%s]}}}\n", last_hole);
 }
 
-/* Lists are not compared item by item: that took minutes, in which dmmd would answer nobody. */
+/* Lists are not compared item by item: that took minutes, in which dmmd would answer nobody, and with
+ * sanitizers longer than the runner waits. */
 static void long_lists_are_checked(void **state)
 {
-	static const unsigned int codes[] = { DMM_CODE_NO_EFFECT, DMM_CODE_NEVER_MATCHES };
+	unsigned int never = 0, no_effect = 0;
 	struct text t;
 
 	(void)state;
 	start(&t);
 	long_rule(t.f, "first", "10.0.0.4/32"); /* once more */
-	long_rule(t.f, "dead", "192.0.2.1/32"); /* which takes nothing away */
+	for (unsigned int i = 0; i < 4; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "dead-%u", i);
+		long_rule(t.f, name, "192.0.2.1/32"); /* which takes nothing away */
+	}
 	fputs(TAIL, t.f);
 	fclose(t.f);
 	assert_int_equal(dmm_policy_parse(t.s, t.len, "test.yaml", &policy, &found), 0);
 	free(t.s);
-	assert_int_equal(found.n, DMM_ARRAY_SIZE(codes) + 1); /* and an unused stack */
 	for (size_t i = 0; i < found.n; i++) {
 		const struct dmm_finding *f = &found.items[i];
 
-		if (f->code == DMM_CODE_UNUSED_STACK)
-			continue;
-		assert_true(f->code == codes[0] || f->code == codes[1]);
-		assert_int_equal(f->place.line, 9);
-		assert_true(f->code == codes[0] || strstr(f->text, "'first'"));
+		no_effect += f->code == DMM_CODE_NO_EFFECT && f->place.line > 8;
+		never += f->code == DMM_CODE_NEVER_MATCHES && strstr(f->text, "'first'");
 	}
+	assert_int_equal(no_effect, 4);
+	assert_int_equal(never, 4);
 }
 
 int main(void)
