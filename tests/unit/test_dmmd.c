@@ -356,21 +356,21 @@ static void a_removed_source_is_not_called_any_more(void **state)
 
 /* --- sockets of a cgroup --- */
 
-static void what_cannot_be_counted_is_not_complete(void **state)
+static void what_cannot_be_counted_is_an_error(void **state)
 {
 	struct dmmd d = { .options.cgroup_root = "/sys/fs/cgroup" };
 	struct rlimit before, none;
 	uint64_t n;
-	bool complete;
+	int r;
 
 	(void)state;
 	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
 	none = before;
 	none.rlim_cur = 0; /* no file can be opened */
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
-	complete = dmmd_cgroup_count_sockets(&d, "/", &n);
+	r = dmmd_cgroup_count_sockets(&d, "/", &n);
 	setrlimit(RLIMIT_NOFILE, &before);
-	assert_false(complete);
+	assert_int_equal(r, -EMFILE);
 	assert_int_equal(n, 0);
 }
 
@@ -381,7 +381,7 @@ int main(void)
 		cmocka_unit_test(options_take_their_value_either_way),
 		cmocka_unit_test(wrong_options_are_usage_errors),
 		cmocka_unit_test(help_lists_each_option),
-		cmocka_unit_test(what_cannot_be_counted_is_not_complete),
+		cmocka_unit_test(what_cannot_be_counted_is_an_error),
 		cmocka_unit_test(backoff_doubles_resets_and_gives_up),
 		cmocka_unit_test(one_stack_gets_the_whole_default_range),
 		cmocka_unit_test(several_stacks_share_evenly_and_disjointly),
