@@ -18,7 +18,7 @@ from dmmtest import LONG, OUT, World, connected, echo, main, test, wait_for
 
 PORTS = (8301, 8302)
 ECHO = 10  # more: an echo server, for long flows
-SWAPS = int(os.environ.get("SWAPS", 0)) or (50000 if LONG else 5000)
+SWAPS = int(os.environ.get("SWAPS", 0)) or (50000 if LONG else 2500)
 LOAD = os.path.join(OUT, "tests/net/swap_load")
 
 
