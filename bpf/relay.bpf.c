@@ -1,16 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The relay leg of steered sockets, and the list of flows.
+/* The relay leg of steered sockets, and the list of flows that ended (flows.bpf.c has the open ones).
  *
- *   sockops  CONNECT_CB enters the flow (all addresses are known, no SYN has left yet); later
- *            callbacks follow its state; closing while the SYN is held is told to the instance
+ *   sockops  CONNECT_CB registers the relay leg (its addresses are known, no SYN has left yet); at the
+ *            end the flow is listed; closing while the SYN is held is told to the instance
  *   tc lo    holds the relay SYN: copies it to the instance's ring and takes it off the wire, so
  *            that connect() ends as the wire does. The instance injects it when the wire
  *            connection stands, or injects a refusal */
-#include "lib/tables.bpf.h"
+#include "lib/flow.bpf.h"
 
 #include <linux/tcp.h>
 
-#include "lib/kernel.bpf.h"
 #include "lib/relay.bpf.h"
 #include "lib/sockaddr.bpf.h"
 
@@ -49,7 +48,7 @@ static __always_inline void tuple_of(const struct dmm_sock *st, const __u8 *app,
 {
 	__builtin_memset(key, 0, sizeof(*key));
 	__builtin_memcpy(key->app, app, 16);
-	__builtin_memcpy(key->relay, st->relay, 16);
+	relay_addr(key->relay, dmm_addr_family(st->remote));
 	key->app_port = app_port;
 	key->relay_port = st->relay_port;
 }
@@ -65,55 +64,8 @@ static __always_inline void enter_tuple(const struct dmm_sock *st, const __u8 *a
 	__builtin_memcpy(peer.remote, st->remote, 16);
 	peer.local_port = st->local_port;
 	peer.remote_port = st->remote_port;
+	peer.cgroup = st->cgroup;
 	bpf_map_update_elem(&dmm_tuples, &key, &peer, BPF_ANY);
-}
-
-/* The name of the rule that decided, as long as its generation is there. */
-static __always_inline void copy_rule_name(const struct dmm_sock *st, char *name)
-{
-	const struct dmm_gen_meta *meta = live_meta(st->slot);
-	const struct dmm_rule *rule;
-
-	if (st->rule == DMM_NO_RULE || !meta || meta->generation != st->generation)
-		return;
-	rule = live_rule(st->slot, st->rule);
-	if (rule)
-		__builtin_memcpy(name, rule->name, DMM_NAME_LEN);
-}
-
-static __always_inline void enter_flow(struct bpf_sock_ops *ops, const struct dmm_sock *st,
-				       const __u8 *app, __be16 app_port)
-{
-	__u64 cookie = bpf_get_socket_cookie(ops);
-	struct dmm_flow flow;
-
-	__builtin_memset(&flow, 0, sizeof(flow));
-	flow.state = DMM_FLOW_CONNECTING;
-	flow.verdict = st->verdict;
-	flow.reason = st->reason;
-	flow.family = dmm_addr_family(st->remote);
-	flow.proto = DMM_PROTO_TCP;
-	flow.generation = st->generation;
-	flow.instance = st->instance;
-	flow.pid = st->pid;
-	flow.uid = st->uid;
-	__builtin_memcpy(flow.remote, st->remote, 16);
-	flow.remote_port = st->remote_port;
-	if (st->verdict == DMM_VERDICT_USERSPACE) {
-		__builtin_memcpy(flow.local, st->local, 16);
-		flow.local_port = st->local_port;
-		flow.app_port = app_port;
-		flow.relay_port = st->relay_port;
-	} else {
-		__builtin_memcpy(flow.local, app, 16);
-		flow.local_port = app_port;
-	}
-	flow.cgroup = st->cgroup;
-	flow.opened_ns = bpf_ktime_get_ns();
-	__builtin_memcpy(flow.comm, st->comm, sizeof(flow.comm));
-	copy_rule_name(st, flow.rule);
-	if (bpf_map_update_elem(&dmm_flows, &cookie, &flow, BPF_ANY))
-		count(DMM_REASON_FLOW_TABLE_FULL);
 }
 
 static __always_inline void on_connect(struct bpf_sock_ops *ops, struct dmm_sock *st)
@@ -123,12 +75,11 @@ static __always_inline void on_connect(struct bpf_sock_ops *ops, struct dmm_sock
 
 	if (st->verdict == DMM_VERDICT_NONE)
 		return;
-	app_addr(ops, app);
+	st->registered = 1;
 	if (st->verdict == DMM_VERDICT_USERSPACE) {
-		st->registered = 1;
+		app_addr(ops, app);
 		enter_tuple(st, app, app_port);
 	}
-	enter_flow(ops, st, app, app_port);
 	/* other programs may have asked for theirs */
 	bpf_sock_ops_cb_flags_set(ops, CTX_READ(ops->bpf_sock_ops_cb_flags) |
 					       BPF_SOCK_OPS_STATE_CB_FLAG);
@@ -155,7 +106,7 @@ static __always_inline void tell_closed(const struct dmm_sock *st, const __u8 *a
 	ev->family = dmm_addr_family(st->remote);
 	ev->cookie = cookie;
 	__builtin_memcpy(ev->app, app, 16);
-	__builtin_memcpy(ev->relay, st->relay, 16);
+	relay_addr(ev->relay, ev->family);
 	ev->app_port = app_port;
 	ev->relay_port = st->relay_port;
 	__builtin_memcpy(ev->local, st->local, 16);
@@ -172,47 +123,52 @@ static __always_inline enum dmm_flow_state end_state(__u32 old)
 	return old == TCP_ESTABLISHED || old == TCP_CLOSE_WAIT ? DMM_FLOW_RESET : DMM_FLOW_CLOSED;
 }
 
-static __always_inline void count_bytes(struct bpf_sock *sk, struct dmm_flow *flow)
+/* Readers trust an entry whose number is what its place says: it goes first and comes last, each time
+ * as an atomic operation, which also orders what is between. */
+static __always_inline void list_end(const struct dmm_sock *st, struct tcp_sock *tcp, __u64 cookie,
+				     enum dmm_flow_state state)
 {
-	struct tcp_sock *tcp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
+	__u32 zero = 0, at;
+	struct dmm_closed *entry;
+	__u64 *count, number;
 
-	if (!tcp)
+	count = bpf_map_lookup_elem(&dmm_n_closed, &zero);
+	if (!count)
 		return;
-	flow->bytes_sent = sock_bytes_sent(tcp);
-	flow->bytes_received = sock_bytes_received(tcp);
+	number = __sync_fetch_and_add(count, 1) + 1;
+	at = (number - 1) % DMM_MAX_CLOSED;
+	entry = bpf_map_lookup_elem(&dmm_closed, &at);
+	if (!entry)
+		return;
+	__sync_lock_test_and_set(&entry->number, 0);
+	fill_flow(&entry->flow, st, tcp, cookie);
+	entry->flow.state = state;
+	entry->flow.closed_ns = bpf_ktime_get_coarse_ns();
+	__sync_lock_test_and_set(&entry->number, number);
 }
 
-static __always_inline void on_close(struct bpf_sock_ops *ops, struct dmm_sock *st, __u32 old)
+static __always_inline void on_close(struct bpf_sock_ops *ops, struct bpf_sock *sk,
+				     struct dmm_sock *st, __u32 old)
 {
-	__be16 app_port = bpf_htons((__u16)CTX_READ(ops->local_port));
+	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
 	__u64 cookie = bpf_get_socket_cookie(ops);
 	struct dmm_tuple key;
-	struct dmm_flow *flow;
+	__be16 app_port;
 	__u8 app[16];
 
-	flow = bpf_map_lookup_elem(&dmm_flows, &cookie);
-	if (flow) {
-		flow->state = end_state(old);
-		count_bytes(ops->sk, flow);
-		flow->closed_ns = bpf_ktime_get_ns();
-	}
-	if (st->verdict != DMM_VERDICT_USERSPACE || !st->registered)
+	if (!st->registered || old == TCP_CLOSE) /* disconnected after its end */
 		return;
+	if (tcp)
+		list_end(st, tcp, cookie, end_state(old));
+	if (st->verdict != DMM_VERDICT_USERSPACE)
+		return;
+	app_port = bpf_htons((__u16)CTX_READ(ops->local_port));
 	app_addr(ops, app);
 	tuple_of(st, app, app_port, &key);
 	bpf_map_delete_elem(&dmm_tuples, &key);
 	if (old == TCP_SYN_SENT)
 		tell_closed(st, app, app_port, cookie);
 	st->registered = 0;
-}
-
-static __always_inline void set_state(struct bpf_sock_ops *ops, enum dmm_flow_state state)
-{
-	__u64 cookie = bpf_get_socket_cookie(ops);
-	struct dmm_flow *flow = bpf_map_lookup_elem(&dmm_flows, &cookie);
-
-	if (flow)
-		flow->state = state;
 }
 
 SEC("sockops")
@@ -222,7 +178,7 @@ int dmm_sockops(struct bpf_sock_ops *ops)
 	struct bpf_sock *sk = ops->sk;
 	struct dmm_sock *st;
 
-	if (op != BPF_SOCK_OPS_TCP_CONNECT_CB && op != BPF_SOCK_OPS_STATE_CB)
+	if (op == BPF_SOCK_OPS_STATE_CB ? new != TCP_CLOSE : op != BPF_SOCK_OPS_TCP_CONNECT_CB)
 		return 1;
 	if (!sk)
 		return 1;
@@ -231,12 +187,8 @@ int dmm_sockops(struct bpf_sock_ops *ops)
 		return 1;
 	if (op == BPF_SOCK_OPS_TCP_CONNECT_CB)
 		on_connect(ops, st);
-	else if (new == TCP_CLOSE)
-		on_close(ops, st, old);
-	else if (new == TCP_ESTABLISHED)
-		set_state(ops, DMM_FLOW_ESTABLISHED);
-	else if (old == TCP_ESTABLISHED)
-		set_state(ops, DMM_FLOW_CLOSING);
+	else
+		on_close(ops, sk, st, old);
 	return 1;
 }
 

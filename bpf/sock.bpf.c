@@ -33,8 +33,10 @@ const struct dmm_map_values *dmm_map_values;
 #define ALLOW	     1
 #define DENY	     0
 
-/* Two hooks that run within this time with the same address in them may be of one call. */
+/* Two hooks that run within this time with the same address in them may be of one call; where the
+ * first stamp is the coarse clock's, one of its ticks is added. */
 const volatile __u64 same_call_ns = 50000;
+#define COARSE_TICK_NS 10000000 /* with HZ=100; none is slower */
 
 /* --- class --- */
 
@@ -89,12 +91,12 @@ int dmm_sock_create(struct bpf_sock *ctx)
 
 /* --- connect --- */
 
-/* What a relay cannot carry: a reason, or NONE. @local becomes the wire source address. */
+/* What a relay cannot carry: a reason, or NONE. @source becomes the wire's. */
 static __always_inline enum dmm_reason carries(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
 					       const struct dmm_config *conf, bool v6,
-					       const struct dmm_instance *inst, __u8 *local)
+					       const struct dmm_instance *inst, __u8 *source)
 {
-	struct dmm_local *own;
+	const struct dmm_local *own;
 	struct tcp_sock *tcp;
 	__u8 bound[16];
 	__u32 *w = (__u32 *)bound;
@@ -128,12 +130,12 @@ static __always_inline enum dmm_reason carries(struct bpf_sock_addr *ctx, struct
 		if (!w[3])
 			return DMM_REASON_NONE;
 	}
-	own = bpf_map_lookup_elem(&dmm_local, bound);
+	own = local(bound);
 	if (!own || own->ifindex != inst->ifindex || !(own->flags & DMM_LOCAL_UNICAST))
 		return DMM_REASON_BOUND_ADDRESS;
-	if (dmm_addr_family(bound) != dmm_addr_family(local))
+	if (dmm_addr_family(bound) != dmm_addr_family(source))
 		return DMM_REASON_BOUND_ADDRESS;
-	__builtin_memcpy(local, bound, 16);
+	__builtin_memcpy(source, bound, 16);
 	return DMM_REASON_NONE;
 }
 
@@ -195,18 +197,6 @@ static __always_inline __u16 claim_port(const struct dmm_instance *inst, __u32 i
 	return inst->port_first + s.found - 1;
 }
 
-static __always_inline void relay_addr(__u8 *addr, enum dmm_family family)
-{
-	__u32 *w = (__u32 *)addr;
-
-	if (family == DMM_FAMILY_V4) {
-		addr_from_v4(addr, bpf_htonl(0x7f000001));
-	} else {
-		w[0] = w[1] = w[2] = 0;
-		w[3] = bpf_htonl(1);
-	}
-}
-
 /* Leads the socket to the instance that @c names, or finds a reason against it. */
 static __always_inline void steer(struct bpf_sock_addr *ctx, struct bpf_sock *sk, bool v6,
 				  const struct decide_env *env, const struct dmm_config *conf,
@@ -215,6 +205,7 @@ static __always_inline void steer(struct bpf_sock_addr *ctx, struct bpf_sock *sk
 	enum dmm_family family = dmm_addr_family(st->remote);
 	struct dmm_instance *inst = instance(c->instance);
 	enum dmm_reason reason;
+	__u8 relay[16];
 	__u16 port;
 
 	if (!inst) {
@@ -243,8 +234,8 @@ static __always_inline void steer(struct bpf_sock_addr *ctx, struct bpf_sock *sk
 	st->local_port = bpf_htons(port);
 	st->relay_port = inst->relay_port[family & 1];
 	__builtin_memcpy(st->local, c->source, 16);
-	relay_addr(st->relay, family);
-	ctx_set_addr(ctx, v6, st->relay, st->relay_port);
+	relay_addr(relay, family);
+	ctx_set_addr(ctx, v6, relay, st->relay_port);
 }
 
 static __always_inline void remember_caller(struct dmm_sock *st)
@@ -252,11 +243,11 @@ static __always_inline void remember_caller(struct dmm_sock *st)
 	struct task_struct *task = (void *)bpf_get_current_task_btf();
 	struct task_struct *leader = task->group_leader;
 
-	st->pid = task->tgid;
 	/* plain loads: a helper costs more than all of them */
+	st->pid = task->tgid;
 	st->uid = task->cred->uid.val;
-	for (int i = 0; i < sizeof(st->comm); i++)
-		st->comm[i] = leader->comm[i];
+	((__u64 *)st->comm)[0] = ((const __u64 *)leader->comm)[0];
+	((__u64 *)st->comm)[1] = ((const __u64 *)leader->comm)[1];
 }
 
 static __always_inline void count_instance(__u32 id, enum dmm_verdict verdict)
@@ -272,38 +263,46 @@ static __always_inline void count_instance(__u32 id, enum dmm_verdict verdict)
 }
 
 /* Two nested hooks run for one call; the outer must not decide, nor count, once more. It meets the
- * address that the inner one wrote; after a verdict that left the address alone nothing tells the
- * calls apart but time. A second call that soon to the same place would get the same answer. */
+ * address that the inner one wrote. After a verdict of the kernel the SYN comes next (CONNECT_CB); where
+ * none does, nothing tells the calls apart but time. A second call that soon to the same place would
+ * get the same answer. */
 static __always_inline bool decided_already(const struct dmm_sock *st, const __u8 *remote,
 					    __be16 port, __u32 generation)
 {
-	if (st->verdict == DMM_VERDICT_USERSPACE)
-		return st->claim && port == st->relay_port && addr_equal(remote, st->relay);
-	return st->verdict != DMM_VERDICT_NONE && st->generation == generation &&
-	       port == st->remote_port && addr_equal(remote, st->remote) &&
-	       bpf_ktime_get_ns() - st->decided_ns < same_call_ns;
+	__u8 relay[16];
+
+	if (st->verdict == DMM_VERDICT_USERSPACE) {
+		relay_addr(relay, dmm_addr_family(st->remote));
+		return st->claim && port == st->relay_port && addr_equal(remote, relay);
+	}
+	if (st->verdict == DMM_VERDICT_NONE || st->generation != generation ||
+	    port != st->remote_port || !addr_equal(remote, st->remote))
+		return false;
+	if (st->verdict == DMM_VERDICT_REJECT)
+		return bpf_ktime_get_ns() - st->decided_ns < same_call_ns;
+	return !st->registered &&
+	       bpf_ktime_get_ns() - st->decided_ns < same_call_ns + COARSE_TICK_NS;
 }
 
-static __always_inline void settle(struct dmm_sock *st, const struct dmm_choice *c, dmm_slot slot,
-				   __u32 generation)
+static __always_inline void settle(struct dmm_sock *st, const struct dmm_choice *c,
+				   __u32 generation, __u64 now)
 {
-	struct dmm_rule *rule;
+	struct dmm_rule *rule = (struct dmm_rule *)c->matched;
 
 	st->verdict = c->verdict;
 	st->reason = c->reason;
 	st->rule = c->rule;
 	st->instance = c->instance;
 	st->generation = generation;
-	st->slot = slot;
-	st->decided_ns = bpf_ktime_get_ns();
+	st->decided_ns = c->verdict == DMM_VERDICT_REJECT ? bpf_ktime_get_ns() : now;
 	count(c->reason);
-	if (c->rule == DMM_NO_RULE)
+	if (!rule) {
+		st->rule_name[0] = '\0';
 		return;
-	rule = live_rule(slot, c->rule);
-	if (rule) {
-		__sync_fetch_and_add(&rule->hits, 1);
-		rule->last_hit_ns = bpf_ktime_get_coarse_ns();
 	}
+	__builtin_memcpy(st->rule_name, rule->name, sizeof(st->rule_name));
+	__sync_fetch_and_add(&rule->hits, 1);
+	rule->last_hit_ns = now;
 	if (c->action == DMM_ACTION_STACK)
 		count_instance(c->instance, c->verdict);
 }
@@ -333,6 +332,7 @@ static __always_inline int connect(struct bpf_sock_addr *ctx, bool v6)
 		return ALLOW;
 	}
 	env.stale_ns = conf->stale_ms * 1000000ULL;
+	env.now = bpf_ktime_get_coarse_ns();
 
 	st = bpf_sk_storage_get(&dmm_sock, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!st) {
@@ -355,7 +355,7 @@ static __always_inline int connect(struct bpf_sock_addr *ctx, bool v6)
 		   &choice);
 	if (choice.verdict == DMM_VERDICT_USERSPACE)
 		steer(ctx, sk, v6, &env, conf, st, &choice);
-	settle(st, &choice, env.slot, meta->generation);
+	settle(st, &choice, meta->generation, env.now);
 	if (choice.verdict != DMM_VERDICT_REJECT)
 		return ALLOW;
 	return DENY; /* EPERM: the policy said no, not the network */

@@ -23,14 +23,14 @@ static __always_inline bool bad_source(const __u8 *addr, enum dmm_family family)
 		if ((!w[0] && !w[1] && (!w[2] || w[2] == bpf_htonl(0xffff))) || addr[0] == 0xff)
 			return true;
 	}
-	return bpf_map_lookup_elem(&dmm_local, addr) != NULL;
+	return local(addr) != NULL;
 }
 
 static __always_inline bool is_ours(const __u8 *addr)
 {
-	const struct dmm_local *local = bpf_map_lookup_elem(&dmm_local, addr);
+	const struct dmm_local *own = local(addr);
 
-	return local && (local->flags & DMM_LOCAL_UNICAST);
+	return own && (own->flags & DMM_LOCAL_UNICAST);
 }
 
 static __always_inline bool beat_is_stale(__u32 id)

@@ -6,6 +6,8 @@
 
 #include <bpf/bpf_core_read.h>
 
+#include "lib/sockaddr.bpf.h"
+
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 typedef struct {
@@ -26,7 +28,18 @@ struct task_struct {
 
 #define PF_KTHREAD 0x00200000
 
+struct in6_addr {
+	union {
+		__u32 u6_addr32[4];
+	} in6_u;
+};
+
 struct sock_common {
+	unsigned short skc_family;
+	volatile unsigned char skc_state;
+	__u32 skc_rcv_saddr;
+	__u16 skc_num; /* the local port, host byte order */
+	struct in6_addr skc_v6_rcv_saddr;
 	unsigned long skc_flags;
 };
 
@@ -90,6 +103,26 @@ static __always_inline bool sock_has_ip_options(struct tcp_sock *tcp)
 	if (inet->inet_opt)
 		return true;
 	return bpf_core_field_exists(inet->pinet6) && inet->pinet6 && inet->pinet6->opt;
+}
+
+static __always_inline __be16 sock_local_port(struct tcp_sock *tcp)
+{
+	return bpf_htons(tcp->inet_conn.icsk_inet.sk.__sk_common.skc_num);
+}
+
+static __always_inline void sock_local_addr(struct tcp_sock *tcp, __u8 *addr)
+{
+	struct sock_common *skc = &tcp->inet_conn.icsk_inet.sk.__sk_common;
+	__u32 *w = (__u32 *)addr;
+
+	if (skc->skc_family == AF_INET) {
+		addr_from_v4(addr, skc->skc_rcv_saddr);
+		return;
+	}
+	w[0] = skc->skc_v6_rcv_saddr.in6_u.u6_addr32[0];
+	w[1] = skc->skc_v6_rcv_saddr.in6_u.u6_addr32[1];
+	w[2] = skc->skc_v6_rcv_saddr.in6_u.u6_addr32[2];
+	w[3] = skc->skc_v6_rcv_saddr.in6_u.u6_addr32[3];
 }
 
 /* Payload that left, counted once. (bytes_acked would count SYN and FIN too.) */

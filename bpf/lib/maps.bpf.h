@@ -11,7 +11,7 @@
 #include <dmm/abi/maps.h>
 #include <dmm/abi/tables.h>
 
-#define DMM_MAX_FLOWS 65536
+#define DMM_MAX_TUPLES 65536
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -101,6 +101,13 @@ struct {
 } dmm_local SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct dmm_local_bits);
+} dmm_local_bits SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 65536);
@@ -130,15 +137,24 @@ struct {
 } dmm_relay_mark SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, DMM_MAX_FLOWS);
-	__type(key, __u64);
-	__type(value, struct dmm_flow);
-} dmm_flows SEC(".maps");
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, DMM_MAX_CLOSED);
+	__type(key, __u32);
+	__type(value, struct dmm_closed);
+} dmm_closed SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} dmm_n_closed SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, DMM_MAX_FLOWS);
+	__uint(max_entries, DMM_MAX_TUPLES);
 	__type(key, struct dmm_tuple);
 	__type(value, struct dmm_peer);
 } dmm_tuples SEC(".maps");
@@ -171,6 +187,18 @@ static __always_inline const struct dmm_config *config(void)
 	__u32 zero = 0;
 
 	return bpf_map_lookup_elem(&dmm_config, &zero);
+}
+
+/* What the namespace knows @addr as, NULL: it is not its own. */
+static __always_inline const struct dmm_local *local(const __u8 *addr)
+{
+	struct dmm_local_bits *bits;
+	__u32 zero = 0, n = addr[15];
+
+	bits = bpf_map_lookup_elem(&dmm_local_bits, &zero);
+	if (!bits || !(bits->last_byte[n / 64] >> (n % 64) & 1))
+		return NULL;
+	return bpf_map_lookup_elem(&dmm_local, addr);
 }
 
 static __always_inline struct dmm_instance *instance(__u32 id)

@@ -4,6 +4,10 @@
 #pragma once
 
 #include <linux/bpf.h>
+#include <stdbool.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
 
 #include <dmm/abi/types.h>
 
@@ -22,6 +26,19 @@ static __always_inline void addr_from_v4(__u8 *dst, __u32 v4)
 	w[1] = 0;
 	w[2] = bpf_htonl(0xffff);
 	w[3] = v4;
+}
+
+/* Where relays listen. */
+static __always_inline void relay_addr(__u8 *addr, enum dmm_family family)
+{
+	__u32 *w = (__u32 *)addr;
+
+	if (family == DMM_FAMILY_V4) {
+		addr_from_v4(addr, bpf_htonl(0x7f000001));
+	} else {
+		w[0] = w[1] = w[2] = 0;
+		w[3] = bpf_htonl(1);
+	}
 }
 
 static __always_inline bool addr_equal(const __u8 *a, const __u8 *b)

@@ -18,17 +18,18 @@ static __always_inline void *table_block(dmm_slot slot, enum dmm_table table, __
 struct decide_env {
 	dmm_slot slot;
 	__u64 stale_ns;
+	__u64 now; /* coarse */
 };
 
 #define DMM_MATCH_TABLES		    dmm_slot
 #define DMM_MATCH_BLOCK(slot, table, index) table_block(slot, table, index)
 #define DMM_ENV				    const struct decide_env *
 #define DMM_ENV_TABLES(env)		    ((env)->slot)
-#define DMM_ENV_LOCAL(env, addr)	    bpf_map_lookup_elem(&dmm_local, addr)
+#define DMM_ENV_LOCAL(env, addr)	    local(addr)
 #define DMM_ENV_ROUTE(env, key)		    bpf_map_lookup_elem(&dmm_routes, key)
 #define DMM_ENV_INSTANCE(env, id)	    instance(id)
 #define DMM_ENV_BEAT(env, id)		    beat_of(id)
-#define DMM_ENV_NOW(env)		    bpf_ktime_get_coarse_ns()
+#define DMM_ENV_NOW(env)		    ((env)->now)
 #define DMM_ENV_STALE_NS(env)		    ((env)->stale_ns)
 #include <dmm/abi/decide.h>
 
@@ -44,11 +45,4 @@ static __always_inline const struct dmm_gen_meta *live_meta(dmm_slot slot)
 	const struct dmm_gen_meta *meta = table_block(slot, DMM_TABLE_META, 0);
 
 	return meta && meta->generation ? meta : NULL;
-}
-
-static __always_inline struct dmm_rule *live_rule(dmm_slot slot, __u32 rule)
-{
-	struct dmm_rules_block *block = table_block(slot, DMM_TABLE_RULES, rule / DMM_RULES_BLOCK);
-
-	return block ? &block->rule[dmm_in_block(rule, DMM_RULES_BLOCK)] : NULL;
 }

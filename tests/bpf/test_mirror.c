@@ -17,7 +17,7 @@
 #include "steerrig.h"
 
 static struct dmm_mirror *mirror;
-static int local_map, routes_map;
+static int local_map, bits_map, routes_map;
 
 static const char *const destinations[] = {
 	"10.1.0.1",   "10.1.0.2",    "10.1.0.255",    "10.1.0.77",    "10.2.0.9",
@@ -72,15 +72,31 @@ static struct answer ask_kernel(const char *addr)
 
 /* --- what the maps say --- */
 
+static bool has_bit(const struct dmm_local_bits *bits, uint8_t last)
+{
+	return bits->last_byte[last / 64] >> (last % 64) & 1;
+}
+
+static struct dmm_local_bits read_bits(void)
+{
+	struct dmm_local_bits bits;
+	uint32_t zero = 0;
+
+	assert_int_equal(bpf_map_lookup_elem(bits_map, &zero, &bits), 0);
+	return bits;
+}
+
 static struct answer ask_maps(const char *addr)
 {
+	struct dmm_local_bits bits = read_bits();
 	struct dmm_route_key key = { .prefixlen = 128 };
 	struct answer a = {};
 	struct dmm_local local;
 	struct dmm_route route;
 
 	parse_addr(addr, key.addr);
-	if (bpf_map_lookup_elem(local_map, key.addr, &local) == 0) {
+	if (has_bit(&bits, key.addr[15]) &&
+	    bpf_map_lookup_elem(local_map, key.addr, &local) == 0) {
 		a.reachable = a.local = true;
 		return a;
 	}
@@ -93,10 +109,26 @@ static struct answer ask_maps(const char *addr)
 	return a;
 }
 
+/* No bit is set but those of the addresses: else the hash is asked for nothing. */
+static void compare_bits(const char *when)
+{
+	struct dmm_local_bits bits = read_bits(), wanted = {};
+	struct dmm_addr addr;
+	bool first = true;
+
+	while (bpf_map_get_next_key(local_map, first ? NULL : &addr, &addr) == 0) {
+		wanted.last_byte[addr.b[15] / 64] |= 1ull << (addr.b[15] % 64);
+		first = false;
+	}
+	if (memcmp(&bits, &wanted, sizeof(bits)) != 0)
+		fail_msg("%s: other bits than those of the addresses", when);
+}
+
 static void compare_all(const char *when)
 {
 	size_t i;
 
+	compare_bits(when);
 	for (i = 0; i < DMM_ARRAY_SIZE(destinations); i++) {
 		struct answer k = ask_kernel(destinations[i]), m = ask_maps(destinations[i]);
 
@@ -142,7 +174,9 @@ static int make_maps(void **state)
 				   sizeof(struct dmm_local), 64, NULL);
 	routes_map = bpf_map_create(BPF_MAP_TYPE_LPM_TRIE, "t_routes", sizeof(struct dmm_route_key),
 				    sizeof(struct dmm_route), 512, &opts);
-	if (local_map < 0 || routes_map < 0)
+	bits_map = bpf_map_create(BPF_MAP_TYPE_ARRAY, "t_bits", sizeof(uint32_t),
+				  sizeof(struct dmm_local_bits), 1, NULL);
+	if (local_map < 0 || bits_map < 0 || routes_map < 0)
 		return -1;
 	steerrig_sh("sysctl -qw net.ipv6.conf.default.accept_dad=0");
 	steerrig_sh("sysctl -qw net.ipv4.conf.default.rp_filter=0");
@@ -151,7 +185,7 @@ static int make_maps(void **state)
 	steerrig_sh("for i in a0 a1 b0 b1; do ip link set $i up; done");
 	steerrig_sh("ip addr add 10.1.0.1/24 dev a0 && ip addr add fd01::1/64 dev a0 nodad");
 	steerrig_sh("ip addr add 10.2.0.1/24 dev b0 && ip addr add fd02::1/64 dev b0 nodad");
-	return dmm_mirror_open(local_map, routes_map, &mirror);
+	return dmm_mirror_open(local_map, bits_map, routes_map, &mirror);
 }
 
 static int drop_maps(void **state)
@@ -159,6 +193,7 @@ static int drop_maps(void **state)
 	(void)state;
 	dmm_mirror_close(mirror);
 	close(local_map);
+	close(bits_map);
 	close(routes_map);
 	steerrig_sh("ip link del a0 && ip link del b0");
 	steerrig_sh("ip route flush table main && ip -6 route flush table main");
@@ -256,7 +291,7 @@ static void adopts_filled_maps(void **state)
 	mirror = NULL;
 	assert_int_equal(bpf_map_update_elem(local_map, &stale, &local, BPF_ANY), 0);
 	steerrig_sh("ip route add 10.3.1.0/24 via 10.1.0.2");
-	assert_int_equal(dmm_mirror_open(local_map, routes_map, &mirror), 0);
+	assert_int_equal(dmm_mirror_open(local_map, bits_map, routes_map, &mirror), 0);
 	compare_all("after adoption");
 	steerrig_sh("ip route del 10.3.1.0/24");
 }
@@ -276,7 +311,7 @@ static void too_many_routes_are_told_and_none_is_kept(void **state)
 	assert_int_equal(dmm_mirror_run(mirror), -E2BIG); /* still */
 	/* the next dmmd meets it at its start */
 	dmm_mirror_close(mirror);
-	assert_int_equal(dmm_mirror_open(local_map, routes_map, &mirror), 0);
+	assert_int_equal(dmm_mirror_open(local_map, bits_map, routes_map, &mirror), 0);
 	assert_true(dmm_mirror_problem(mirror)[0]);
 	after("for i in $(seq 1 250); do echo route del 10.9.$i.0/24; "
 	      "echo route del 10.8.$i.0/24; echo route del 10.7.$i.0/24; done | ip -batch -");

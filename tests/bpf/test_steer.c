@@ -69,7 +69,7 @@ static void close_lets_steering_go_on(void **state)
 
 	(void)state;
 	dmm_steer_close(steer);
-	assert_true(steerrig_has_pin("maps/dmm_flows"));
+	assert_true(steerrig_has_pin("iters/dmm_flows"));
 	assert_true(steerrig_has_pin("links/guard-bind4"));
 	assert_true(steerrig_sh_ok(LO_FILTER));
 	assert_int_equal(stat(RIG_BPFFS, &st), 0);

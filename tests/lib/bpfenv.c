@@ -25,6 +25,7 @@
 #include "base/clock.h"
 #include "base/util.h"
 
+#include "bpf/flows.skel.h"
 #include "bpf/relay.skel.h"
 #include "bpf/sock.skel.h"
 #include "bpf/steer.skel.h"
@@ -45,20 +46,34 @@ int bpfenv_share(const struct bpfenv *env, struct bpf_object *obj)
 	return 0;
 }
 
+static int attach_iterator(struct bpfenv *env)
+{
+	union bpf_iter_link_info info = { .map.map_fd = bpf_map__fd(env->sock->maps.dmm_sock) };
+	LIBBPF_OPTS(bpf_iter_attach_opts, opts, .link_info = &info, .link_info_len = sizeof(info));
+
+	env->iterator = bpf_program__attach_iter(env->flows->progs.dmm_flows, &opts);
+	return env->iterator ? 0 : -1;
+}
+
 static int load(struct bpfenv *env)
 {
 	env->sock = sock_bpf__open();
 	env->relay = relay_bpf__open();
 	env->steer = steer_bpf__open();
-	if (!env->sock || !env->relay || !env->steer)
+	env->flows = flows_bpf__open();
+	if (!env->sock || !env->relay || !env->steer || !env->flows)
 		return -1;
 	if (env->same_call_ns)
 		env->sock->rodata->same_call_ns = env->same_call_ns;
 	if (sock_bpf__load(env->sock) < 0)
 		return -1;
-	if (bpfenv_share(env, env->relay->obj) < 0 || bpfenv_share(env, env->steer->obj) < 0)
+	if (bpfenv_share(env, env->relay->obj) < 0 || bpfenv_share(env, env->steer->obj) < 0 ||
+	    bpfenv_share(env, env->flows->obj) < 0)
 		return -1;
-	return relay_bpf__load(env->relay) < 0 || steer_bpf__load(env->steer) < 0 ? -1 : 0;
+	if (relay_bpf__load(env->relay) < 0 || steer_bpf__load(env->steer) < 0 ||
+	    flows_bpf__load(env->flows) < 0)
+		return -1;
+	return attach_iterator(env);
 }
 
 static int netns_cookie(uint64_t *ret)
@@ -93,6 +108,8 @@ int bpfenv_open(struct bpfenv *env)
 
 void bpfenv_close(struct bpfenv *env)
 {
+	bpf_link__destroy(env->iterator);
+	flows_bpf__destroy(env->flows);
 	steer_bpf__destroy(env->steer);
 	relay_bpf__destroy(env->relay);
 	sock_bpf__destroy(env->sock);
@@ -173,6 +190,61 @@ void bpfenv_inst_stats(const struct bpfenv *env, uint32_t id, struct dmm_inst_st
 	}
 }
 
+/* The open flow with this cookie; returns how many are open. */
+static unsigned int read_open(const struct bpfenv *env, uint64_t cookie, struct dmm_flow *ret)
+{
+	dmm_autoclose int fd = bpf_iter_create(bpf_link__fd(env->iterator));
+	struct dmm_flow flow;
+	unsigned int n = 0;
+
+	assert_true(fd >= 0);
+	for (;;) {
+		ssize_t got = read(fd, &flow, sizeof(flow));
+
+		if (got == 0)
+			return n;
+		assert_int_equal(got, sizeof(flow));
+		n++;
+		if (flow.cookie == cookie)
+			*ret = flow;
+	}
+}
+
+static uint64_t count_closed(const struct bpfenv *env)
+{
+	uint32_t zero = 0;
+	uint64_t n;
+
+	assert_int_equal(bpf_map_lookup_elem(bpfenv_map(env, "dmm_n_closed"), &zero, &n), 0);
+	return n;
+}
+
+bool bpfenv_find_flow(const struct bpfenv *env, uint64_t cookie, struct dmm_flow *ret)
+{
+	struct dmm_closed closed;
+	uint64_t number;
+
+	memset(ret, 0, sizeof(*ret));
+	read_open(env, cookie, ret);
+	for (number = count_closed(env); number > 0 && !ret->cookie; number--) {
+		uint32_t at = (number - 1) % DMM_MAX_CLOSED;
+
+		assert_int_equal(
+			bpf_map_lookup_elem(bpfenv_map(env, "dmm_closed"), &at, &closed), 0);
+		assert_int_equal(closed.number, number);
+		if (closed.flow.cookie == cookie)
+			*ret = closed.flow;
+	}
+	return ret->cookie != 0;
+}
+
+unsigned int bpfenv_count_flows(const struct bpfenv *env)
+{
+	struct dmm_flow flow;
+
+	return read_open(env, 0, &flow) + count_closed(env);
+}
+
 struct dmm_addr bpfenv_addr(const char *text)
 {
 	struct dmm_addr addr = { .b = { [10] = 0xff, 0xff } };
@@ -186,7 +258,12 @@ void bpfenv_set_local(const struct bpfenv *env, const char *addr, uint32_t ifind
 {
 	struct dmm_local local = { .ifindex = ifindex, .flags = flags };
 	struct dmm_addr key = bpfenv_addr(addr);
+	struct dmm_local_bits bits;
+	uint32_t zero = 0;
 
+	assert_int_equal(bpf_map_lookup_elem(bpfenv_map(env, "dmm_local_bits"), &zero, &bits), 0);
+	bits.last_byte[key.b[15] / 64] |= 1ull << (key.b[15] % 64);
+	set(env, "dmm_local_bits", &zero, &bits);
 	set(env, "dmm_local", &key, &local);
 }
 

@@ -13,14 +13,18 @@
 #include "policy/compile.h"
 
 struct bpf_object;
+struct bpf_link;
 struct sock_bpf;
 struct relay_bpf;
 struct steer_bpf;
+struct flows_bpf;
 
 struct bpfenv {
 	struct sock_bpf *sock; /* its maps are everybody's */
 	struct relay_bpf *relay;
 	struct steer_bpf *steer;
+	struct flows_bpf *flows;
+	struct bpf_link *iterator; /* over open flows */
 	struct dmm_config config; /* as in the map; bpfenv_set_config() after a change */
 	uint64_t same_call_ns;	  /* set before bpfenv_open(): the socket door's; 0: as built */
 };
@@ -40,6 +44,11 @@ int bpfenv_map(const struct bpfenv *env, const char *name);
 void bpfenv_set_config(struct bpfenv *env);
 uint64_t bpfenv_counter(const struct bpfenv *env, enum dmm_reason reason);
 void bpfenv_inst_stats(const struct bpfenv *env, uint32_t id, struct dmm_inst_stats *ret);
+
+/* The flow of the socket with this cookie, open or ended; false: none is listed. */
+bool bpfenv_find_flow(const struct bpfenv *env, uint64_t cookie, struct dmm_flow *ret);
+/* How many there are, open and ended. */
+unsigned int bpfenv_count_flows(const struct bpfenv *env);
 
 struct dmm_addr bpfenv_addr(const char *text); /* "10.0.0.1" or "fd00::1" */
 void bpfenv_set_local(const struct bpfenv *env, const char *addr, uint32_t ifindex, uint32_t flags);

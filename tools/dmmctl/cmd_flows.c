@@ -87,12 +87,12 @@ struct reader {
 	uint64_t now;
 };
 
-static int add_flow(void *ctx, uint64_t cookie, const struct dmm_flow *flow)
+static int add_flow(void *ctx, const struct dmm_flow *flow)
 {
 	struct reader *reader = ctx;
 
 	json_object_array_add(reader->flows,
-			      dmm_report_flow(reader->view, reader->now, cookie, flow));
+			      dmm_report_flow(reader->view, reader->now, flow));
 	return 0;
 }
 
@@ -110,7 +110,6 @@ static int read_flows(const struct ctl *ctl, struct json_object **ret)
 		json_object_put(reader.flows);
 		return fail(ctl, exit_of(err), err, NULL, "reading the flows");
 	}
-	dmm_report_live_bytes(reader.flows); /* else they are not told */
 	*ret = reader.flows;
 	return CTL_OK;
 }

@@ -110,26 +110,12 @@ static uint64_t since_ms(uint64_t now, uint64_t then)
 	return now > then ? (now - then) / DMM_NS_PER_MS : 0;
 }
 
-/* The map learns of bytes at the end; before, see report_live.c. */
-static void set_end(struct json_object *obj, uint64_t now, const struct dmm_flow *flow)
-{
-	if (flow->closed_ns) {
-		dmm_json_set_u64(obj, "closed_ms", since_ms(now, flow->closed_ns));
-		dmm_json_set_u64(obj, "bytes_sent", flow->bytes_sent);
-		dmm_json_set_u64(obj, "bytes_received", flow->bytes_received);
-	} else {
-		dmm_json_set_text(obj, "closed_ms", NULL);
-		dmm_json_set_text(obj, "bytes_sent", NULL);
-		dmm_json_set_text(obj, "bytes_received", NULL);
-	}
-}
-
-struct json_object *dmm_report_flow(struct dmm_view *view, uint64_t now, uint64_t cookie,
+struct json_object *dmm_report_flow(struct dmm_view *view, uint64_t now,
 				    const struct dmm_flow *flow)
 {
 	struct json_object *obj = json_object_new_object();
 
-	dmm_json_set_u64(obj, "cookie", cookie);
+	dmm_json_set_u64(obj, "cookie", flow->cookie);
 	dmm_json_set_text(obj, "state", state_word(flow->state));
 	dmm_json_set_text(obj, "verdict", dmm_report_verdict(flow->verdict));
 	dmm_json_set_text(obj, "reason", dmm_reason_word(flow->reason));
@@ -145,7 +131,12 @@ struct json_object *dmm_report_flow(struct dmm_view *view, uint64_t now, uint64_
 	dmm_json_set_u64(obj, "uid", flow->uid);
 	dmm_json_set_u64(obj, "cgroup_id", flow->cgroup);
 	dmm_json_set_u64(obj, "age_ms", since_ms(now, flow->opened_ns));
-	set_end(obj, now, flow);
+	if (flow->closed_ns)
+		dmm_json_set_u64(obj, "closed_ms", since_ms(now, flow->closed_ns));
+	else
+		dmm_json_set_text(obj, "closed_ms", NULL);
+	dmm_json_set_u64(obj, "bytes_sent", flow->bytes_sent);
+	dmm_json_set_u64(obj, "bytes_received", flow->bytes_received);
 	return obj;
 }
 

@@ -15,11 +15,8 @@ struct json_object *dmm_report_findings(const struct dmm_findings *found);
 void dmm_report_endpoint(const uint8_t addr[16], uint16_t port, char *buf, size_t size);
 const char *dmm_report_verdict(enum dmm_verdict verdict); /* the word for it */
 /* A Flow; @now: CLOCK_MONOTONIC. */
-struct json_object *dmm_report_flow(struct dmm_view *view, uint64_t now, uint64_t cookie,
+struct json_object *dmm_report_flow(struct dmm_view *view, uint64_t now,
 				    const struct dmm_flow *flow);
-/* Fills in what the open ones of these have carried so far, as far as their sockets are of the current
- * network namespace. */
-int dmm_report_live_bytes(struct json_object *flows);
 /* The enum dmm_flow_state that prints as @word; -EINVAL: none. */
 int dmm_report_flow_state(const char *word);
 /* [{reason, text, count}], all of them but NONE. */

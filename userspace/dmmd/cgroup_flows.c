@@ -19,11 +19,9 @@ static bool may_be_below(const struct search *search, uint64_t cgroup)
 	       (strncmp(path, search->full, len) == 0 && (!path[len] || path[len] == '/'));
 }
 
-static int on_flow(void *ctx, uint64_t cookie, const struct dmm_flow *flow)
+static int on_steered(void *ctx, const struct dmm_peer *peer)
 {
-	(void)cookie;
-	return flow->verdict == DMM_VERDICT_USERSPACE && !flow->closed_ns &&
-	       may_be_below(ctx, flow->cgroup);
+	return may_be_below(ctx, peer->cgroup);
 }
 
 bool dmmd_cgroup_has_flows(struct dmmd *d, const char *path)
@@ -31,5 +29,5 @@ bool dmmd_cgroup_has_flows(struct dmmd *d, const char *path)
 	struct search search = { .d = d };
 
 	return dmmd_cgroup_full(d, path, search.full) < 0 ||
-	       dmm_view_flows(d->view, on_flow, &search) != 0;
+	       dmm_view_steered(d->view, on_steered, &search) != 0;
 }

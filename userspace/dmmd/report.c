@@ -172,11 +172,10 @@ struct flow_counts {
 	uint64_t kernel, userspace, closed;
 };
 
-static int count_flow(void *ctx, uint64_t cookie, const struct dmm_flow *flow)
+static int count_flow(void *ctx, const struct dmm_flow *flow)
 {
 	struct flow_counts *counts = ctx;
 
-	(void)cookie;
 	if (flow->state >= DMM_FLOW_CLOSED)
 		counts->closed++;
 	else if (flow->verdict == DMM_VERDICT_USERSPACE)

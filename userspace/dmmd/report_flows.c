@@ -13,13 +13,13 @@ struct listing {
 	uint64_t now;
 };
 
-static int add_flow(void *ctx, uint64_t cookie, const struct dmm_flow *flow)
+static int add_flow(void *ctx, const struct dmm_flow *flow)
 {
 	struct listing *list = ctx;
 
 	if (list->total++ < list->limit)
 		json_object_array_add(list->items,
-				      dmm_report_flow(list->d->view, list->now, cookie, flow));
+				      dmm_report_flow(list->d->view, list->now, flow));
 	return 0;
 }
 
@@ -31,7 +31,6 @@ struct json_object *dmmd_report_flows(struct dmmd *d, uint64_t limit)
 	};
 
 	dmm_view_flows(d->view, add_flow, &list);
-	dmm_report_live_bytes(list.items); /* else they are not told */
 	json_object_object_add(doc, "items", list.items);
 	dmm_json_set_u64(doc, "total", list.total);
 	dmm_json_set_bool(doc, "truncated", list.total > limit);

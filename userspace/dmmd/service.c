@@ -23,8 +23,8 @@
 #include "dmmd/notify.h"
 
 #define TICK_MS	    1000
-#define SWEEP_TICKS 10 /* the whole flow list is read: not at each tick */
-#define FLOW_AGE_NS (60 * DMM_NS_PER_SEC)
+#define SWEEP_TICKS 60 /* all sockets are read: not at each tick */
+#define RETRY_TICKS 10
 #define POLICY_MAX  (64u << 20)
 
 /* --- namespace and directories --- */
@@ -347,11 +347,11 @@ static void tick(struct dmmd_timer *timer)
 	struct dmmd *d = dmmd_container(timer, struct dmmd, tick);
 
 	repair(d);
-	if (++d->ticks % SWEEP_TICKS == 0) {
-		dmm_steer_sweep_flows(d->steer, FLOW_AGE_NS);
-		if (d->mirror_problem[0])
-			run_mirror(d);
-	}
+	d->ticks++;
+	if (d->ticks % SWEEP_TICKS == 0)
+		dmm_steer_sweep(d->steer);
+	if (d->ticks % RETRY_TICKS == 0 && d->mirror_problem[0])
+		run_mirror(d);
 	dmmd_insts_tick(d);
 	dmmd_cgroups_tick(d);
 	dmmd_control_tick(d);

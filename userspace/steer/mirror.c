@@ -44,6 +44,7 @@ struct target {
 struct dmm_mirror {
 	struct mnl_socket *events;
 	struct target local, routes;
+	int bits; /* the map dmm_local_bits */
 	char problem[256]; /* why the maps are not what they should be, "": they are */
 };
 
@@ -281,6 +282,37 @@ static int sync_map(struct target *t, struct list *want)
 	return 0;
 }
 
+static void add_to_bits(struct dmm_local_bits *bits, const struct list *list)
+{
+	for (size_t i = 0; i < list->n; i++) {
+		unsigned int last = list->items[i].key[15];
+
+		bits->last_byte[last / 64] |= 1ull << (last % 64);
+	}
+}
+
+static int write_bits(struct dmm_mirror *m, const struct list *want)
+{
+	struct dmm_local_bits bits = {};
+	__u32 zero = 0;
+
+	add_to_bits(&bits, &m->local.have);
+	add_to_bits(&bits, want);
+	return bpf_map_update_elem(m->bits, &zero, &bits, BPF_ANY);
+}
+
+/* While addresses change, the bits let those before and those after through. */
+static int sync_local(struct dmm_mirror *m, struct list *want)
+{
+	int r = m->local.known ? 0 : read_map(&m->local);
+
+	if (r == 0)
+		r = write_bits(m, want);
+	if (r == 0)
+		r = sync_map(&m->local, want);
+	return r == 0 ? write_bits(m, want) : r;
+}
+
 /* A part of the routes would send some destinations the wrong way. Without any, nothing new is steered;
  * flows keep their addresses. */
 static int give_up(struct dmm_mirror *m)
@@ -304,7 +336,7 @@ static int sync_picture(struct dmm_mirror *m, struct dmm_mirror_picture *picture
 	if (r == 0 && (local.n > m->local.room || routes.n > m->routes.room))
 		r = give_up(m);
 	if (r == 0)
-		r = sync_map(&m->local, &local);
+		r = sync_local(m, &local);
 	if (r == 0)
 		r = sync_map(&m->routes, &routes);
 	free(local.items);
@@ -398,13 +430,14 @@ int dmm_mirror_fd(struct dmm_mirror *mirror)
 	return mnl_socket_get_fd(mirror->events);
 }
 
-int dmm_mirror_open(int local_map, int routes_map, struct dmm_mirror **ret)
+int dmm_mirror_open(int local_map, int bits_map, int routes_map, struct dmm_mirror **ret)
 {
 	struct dmm_mirror *m = calloc(1, sizeof(*m));
 	int r;
 
 	if (!m)
 		return -ENOMEM;
+	m->bits = bits_map;
 	m->local = (struct target){
 		.map = local_map,
 		.key_size = sizeof(struct dmm_addr),

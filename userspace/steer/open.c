@@ -8,6 +8,7 @@
 #include "base/util.h"
 #include "steer/steer_internal.h"
 
+#include "bpf/flows.skel.h"
 #include "bpf/relay.skel.h"
 #include "bpf/sock.skel.h"
 #include "bpf/steer.skel.h"
@@ -226,6 +227,8 @@ static int load(struct dmm_steer *steer)
 	if (r == 0)
 		r = OPEN_AND_LOAD(steer, xdp, steer_bpf);
 	if (r == 0)
+		r = OPEN_AND_LOAD(steer, flows, flows_bpf);
+	if (r == 0)
 		r = find_maps(steer, steer->sock->obj);
 	return r == 0 ? find_progs(steer) : r;
 }
@@ -249,6 +252,24 @@ static int pin_progs(struct dmm_steer *steer)
 		r = pin_prog(steer, "lo", &steer->lo_prog);
 	for (i = 0; i < DMM_NUM_HOOKS && r == 0; i++)
 		r = pin_prog(steer, dmm_hook_names[i], &steer->hook[i]);
+	return r;
+}
+
+/* The iterator over the sockets that carry a verdict: a link that only its pin holds. */
+static int pin_flows(struct dmm_steer *steer)
+{
+	union bpf_iter_link_info info = { .map.map_fd = steer->map[DMM_MAP_sock] };
+	LIBBPF_OPTS(bpf_iter_attach_opts, opts, .link_info = &info, .link_info_len = sizeof(info));
+	struct bpf_link *link = bpf_program__attach_iter(steer->flows->progs.dmm_flows, &opts);
+	char path[DMM_PIN_PATH_LEN];
+	int r;
+
+	if (!link)
+		return dmm_steer_fail(-errno, NULL, "cannot attach the iterator over flows");
+	r = dmm_pin_path(path, steer->bpffs, "%s", DMM_FLOWS_PIN);
+	if (r == 0)
+		r = dmm_pin_replace(bpf_link__fd(link), path);
+	bpf_link__destroy(link);
 	return r;
 }
 
@@ -294,6 +315,8 @@ static int attach_all(struct dmm_steer *steer)
 	int r = pin_progs(steer);
 
 	if (r == 0)
+		r = pin_flows(steer);
+	if (r == 0)
 		r = DMM_MIN(dmm_lo_attach(steer), 0);
 	if (r == 0)
 		r = dmm_xdp_adopt(steer, &changed);
@@ -316,8 +339,8 @@ static int start(struct dmm_steer *steer, const struct dmm_steer_options *option
 		r = map_live(steer);
 	/* Own addresses and routes must be known before the first packet is judged. */
 	if (r == 0)
-		r = dmm_mirror_open(steer->map[DMM_MAP_local], steer->map[DMM_MAP_routes],
-				    &steer->mirror);
+		r = dmm_mirror_open(steer->map[DMM_MAP_local], steer->map[DMM_MAP_local_bits],
+				    steer->map[DMM_MAP_routes], &steer->mirror);
 	return r == 0 ? attach_all(steer) : r;
 }
 
@@ -381,6 +404,7 @@ void dmm_steer_close(struct dmm_steer *steer)
 	sock_bpf__destroy(steer->sock);
 	relay_bpf__destroy(steer->relay);
 	steer_bpf__destroy(steer->xdp);
+	flows_bpf__destroy(steer->flows);
 	dmm_autoclose_fn(&steer->undo);
 	dmm_autoclose_fn(&steer->cgroup_root_fd);
 	dmm_autoclose_fn(&steer->lock);

@@ -132,7 +132,7 @@ int dmm_pins_claim(const char *bpffs, int *ret_dir)
 
 int dmm_pins_make_folders(const char *bpffs)
 {
-	static const char *const folders[] = { "maps", "progs", "links" };
+	static const char *const folders[] = { "maps", "progs", "links", "iters" };
 	char path[DMM_PIN_PATH_LEN];
 	size_t i;
 	int r;
@@ -172,11 +172,16 @@ int dmm_pin_get(const char *bpffs, const char *folder, const char *name)
 
 int dmm_pin_replace(int fd, const char *path)
 {
-	int r;
+	char new[DMM_PIN_PATH_LEN];
+	int n = snprintf(new, sizeof(new), "%s_new", path), r;
 
-	if (unlink(path) < 0 && errno != ENOENT)
-		return dmm_steer_fail(-errno, NULL, "cannot replace %s", path);
-	r = bpf_obj_pin(fd, path);
+	if (n >= (int)sizeof(new))
+		return -ENAMETOOLONG;
+	if (unlink(new) < 0 && errno != ENOENT)
+		return dmm_steer_fail(-errno, NULL, "cannot remove %s", new);
+	r = bpf_obj_pin(fd, new);
+	if (r == 0 && rename(new, path) < 0)
+		r = -errno;
 	return r < 0 ? dmm_steer_fail(r, NULL, "cannot pin %s", path) : 0;
 }
 

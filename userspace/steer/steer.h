@@ -96,9 +96,8 @@ int dmm_steer_reserve_ports(struct dmm_steer *steer, const struct dmm_port_range
 			    unsigned int n);
 
 /* --- upkeep --- */
-/* Removes flow entries closed longer ago than @age_ns; at most once in @age_ns also those as old whose
- * socket is gone, and the tuples of relay legs that are gone. */
-int dmm_steer_sweep_flows(struct dmm_steer *steer, uint64_t age_ns);
+/* Removes the tuples of relay legs that are gone. Takes long where there are many sockets. */
+int dmm_steer_sweep(struct dmm_steer *steer);
 /* Mirrors addresses and routes of the namespace into dmm_local and dmm_routes: first a full
  * picture (open does that), then changes whenever the descriptor is readable, or now and then while
  * there is a problem. */

@@ -25,11 +25,13 @@
 	X(xsks)                                                                                    \
 	X(ports)                                                                                   \
 	X(local)                                                                                   \
+	X(local_bits)                                                                              \
 	X(routes)                                                                                  \
 	X(cgroups)                                                                                 \
 	X(sock)                                                                                    \
 	X(relay_mark)                                                                              \
-	X(flows)                                                                                   \
+	X(closed)                                                                                  \
+	X(n_closed)                                                                                \
 	X(tuples)                                                                                  \
 	X(inst_stats)                                                                              \
 	X(counters)
@@ -66,6 +68,7 @@ struct dmm_prog {
 struct sock_bpf;
 struct relay_bpf;
 struct steer_bpf;
+struct flows_bpf;
 struct dmm_mirror;
 struct btf;
 
@@ -78,6 +81,7 @@ struct dmm_steer {
 	struct sock_bpf *sock;
 	struct relay_bpf *relay;
 	struct steer_bpf *xdp;
+	struct flows_bpf *flows;
 	int map[DMM_NUM_MAPS]; /* owned by the objects */
 	int undo;	       /* see undo.c */
 	const struct btf *btf; /* of an object that knows every table type */
@@ -87,7 +91,6 @@ struct dmm_steer {
 	struct dmm_config config; /* as in the map */
 	uint32_t *live;		  /* dmm_live, mapped */
 	struct dmm_mirror *mirror;
-	uint64_t looked_ns; /* when the sweep last looked for sockets */
 	struct {
 		uint32_t ifindex;
 		int mode;
@@ -118,6 +121,9 @@ void dmm_libbpf_forget(void);
 /* The first complaint of libbpf since forget, or the end of the verifier's log; "" for none. */
 const char *dmm_libbpf_said(void);
 
+/* The pin of the iterator over open flows. */
+#define DMM_FLOWS_PIN "iters/dmm_flows"
+
 /* --- pins.c --- */
 extern const char *const dmm_map_names[DMM_NUM_MAPS]; /* of maps and of their pins */
 /* Makes or checks the directory (a bpffs, 0700, ours, no symlink) and locks it. */
@@ -130,7 +136,7 @@ __attribute__((format(printf, 3, 4))) int dmm_pin_path(char *ret, const char *bp
 #define DMM_PIN_PATH_LEN 640
 /* The pinned object, a file descriptor; -ENOENT. */
 int dmm_pin_get(const char *bpffs, const char *folder, const char *name);
-/* Pins @fd as @path in place of what is there. */
+/* Pins @fd as @path in place of what is there, which is replaced at once. */
 int dmm_pin_replace(int fd, const char *path);
 /* Calls @fn for every name in @folder until it returns non-zero, which it returns. A missing folder
  * is empty. @fn may remove the name. */
@@ -191,7 +197,7 @@ int dmm_pins_wipe(const char *bpffs, unsigned int *ret_links, unsigned int *ret_
 
 /* --- mirror.c --- */
 /* More addresses or routes than the maps hold is a problem, not a failure. */
-int dmm_mirror_open(int local_map, int routes_map, struct dmm_mirror **ret);
+int dmm_mirror_open(int local_map, int bits_map, int routes_map, struct dmm_mirror **ret);
 void dmm_mirror_close(struct dmm_mirror *mirror);
 int dmm_mirror_fd(struct dmm_mirror *mirror);
 int dmm_mirror_run(struct dmm_mirror *mirror);

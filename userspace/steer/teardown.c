@@ -57,11 +57,14 @@ int dmm_pins_wipe(const char *bpffs, unsigned int *ret_links, unsigned int *ret_
 {
 	int r = wipe_folder(bpffs, "links", dmm_link_remove, ret_links);
 	int r2 = wipe_folder(bpffs, "progs", unpin, NULL);
-	int r3 = wipe_folder(bpffs, "maps", unpin, ret_maps);
+	int r3 = wipe_folder(bpffs, "iters", unpin, NULL);
+	int r4 = wipe_folder(bpffs, "maps", unpin, ret_maps);
 
 	if (r < 0)
 		return r;
-	return r2 < 0 ? r2 : r3;
+	if (r2 < 0)
+		return r2;
+	return r3 < 0 ? r3 : r4;
 }
 
 /* --- what lies outside bpffs --- */

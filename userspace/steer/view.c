@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The read side: opens the pins, reads the live generation, and decides as the hooks do. */
-#include "steer/view.h"
-
 #include <errno.h>
 #include <sys/mman.h>
 
@@ -10,31 +8,7 @@
 
 #include "base/clock.h"
 #include "base/util.h"
-#include "steer/steer_internal.h"
-
-/* The matcher keeps at most two blocks at a time. */
-#define BLOCKS 4
-
-/* One generation's tables: they stay as they are while the descriptors are open, whatever is
- * installed meanwhile. */
-struct generation {
-	uint32_t id[DMM_NUM_TABLES]; /* of the inner maps */
-	int fd[DMM_NUM_TABLES];
-};
-
-struct dmm_view {
-	int map[DMM_NUM_MAPS];
-	struct dmm_config config;
-	struct generation live;
-	unsigned int cpus;
-	/* scratch of a decision */
-	char block[BLOCKS][DMM_BLOCK] __attribute__((aligned(8)));
-	unsigned int next_block;
-	struct dmm_local local;
-	struct dmm_route route;
-	bool has_route;
-	struct dmm_instance instance;
-};
+#include "steer/view_internal.h"
 
 /* --- open and close --- */
 
@@ -76,6 +50,7 @@ int dmm_view_open(const char *bpffs, struct dmm_view **ret)
 	memset(view->map, 0xff, sizeof(view->map));
 	memset(view->live.fd, 0xff, sizeof(view->live.fd));
 	dmm_libbpf_listen();
+	snprintf(view->bpffs, sizeof(view->bpffs), "%s", bpffs);
 	r = cpus < 0 ? cpus : open_maps(view, bpffs);
 	if (r == 0)
 		r = check_layout(view, bpffs);
@@ -88,7 +63,7 @@ int dmm_view_open(const char *bpffs, struct dmm_view **ret)
 	return 0;
 }
 
-static void forget_generation(struct generation *g)
+static void forget_generation(struct dmm_view_generation *g)
 {
 	size_t i;
 
@@ -105,6 +80,7 @@ void dmm_view_close(struct dmm_view *view)
 
 	if (!view)
 		return;
+	dmm_view_unmap_closed(view);
 	forget_generation(&view->live);
 	for (i = 0; i < DMM_NUM_MAPS; i++)
 		dmm_autoclose_fn(&view->map[i]);
@@ -166,7 +142,7 @@ static int take_generation(struct dmm_view *view)
 
 static void *read_block(struct dmm_view *view, enum dmm_table table, __u32 index)
 {
-	void *block = view->block[view->next_block++ % BLOCKS];
+	void *block = view->block[view->next_block++ % DMM_VIEW_BLOCKS];
 
 	if (view->live.fd[table] < 0 ||
 	    bpf_map_lookup_elem(view->live.fd[table], &index, block) < 0)
@@ -418,27 +394,28 @@ int dmm_view_decide(struct dmm_view *view, uint32_t class_id, enum dmm_proto pro
 	return 0;
 }
 
-/* --- flows and words --- */
+/* --- relay legs and words --- */
 
-struct each_flow {
-	int (*fn)(void *ctx, uint64_t cookie, const struct dmm_flow *flow);
+struct each_leg {
+	int (*fn)(void *ctx, const struct dmm_peer *peer);
 	void *ctx;
 };
 
-static int on_flow(void *ctx, const void *key, const void *value)
+static int on_leg(void *ctx, const void *key, const void *value)
 {
-	struct each_flow *each = ctx;
+	struct each_leg *each = ctx;
 
-	return each->fn(each->ctx, *(const uint64_t *)key, value);
+	(void)key;
+	return each->fn(each->ctx, value);
 }
 
-int dmm_view_flows(struct dmm_view *view,
-		   int (*fn)(void *ctx, uint64_t cookie, const struct dmm_flow *flow), void *ctx)
+int dmm_view_steered(struct dmm_view *view, int (*fn)(void *ctx, const struct dmm_peer *peer),
+		     void *ctx)
 {
-	struct each_flow each = { .fn = fn, .ctx = ctx };
+	struct each_leg each = { .fn = fn, .ctx = ctx };
 
-	return dmm_map_each(view->map[DMM_MAP_flows], sizeof(__u64), sizeof(struct dmm_flow),
-			    on_flow, &each);
+	return dmm_map_each(view->map[DMM_MAP_tuples], sizeof(struct dmm_tuple),
+			    sizeof(struct dmm_peer), on_leg, &each);
 }
 
 static const struct {

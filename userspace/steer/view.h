@@ -43,9 +43,14 @@ struct dmm_decision {
 int dmm_view_decide(struct dmm_view *view, uint32_t class_id, enum dmm_proto proto,
 		    const uint8_t remote[16], uint16_t port, struct dmm_decision *ret);
 
-/* Calls @fn for every flow until it returns non-zero. */
-int dmm_view_flows(struct dmm_view *view,
-		   int (*fn)(void *ctx, uint64_t cookie, const struct dmm_flow *flow), void *ctx);
+/* Calls @fn for every flow until it returns non-zero, which it returns: the open ones in all network
+ * namespaces, then those that ended within DMM_CLOSED_SHOWN_NS, the latest first. */
+#define DMM_CLOSED_SHOWN_NS 60000000000ull
+typedef int dmm_flow_fn(void *ctx, const struct dmm_flow *flow);
+int dmm_view_flows(struct dmm_view *view, dmm_flow_fn *fn, void *ctx);
+/* The same for what is known of every steered connection by its relay leg: exact, however busy. */
+int dmm_view_steered(struct dmm_view *view, int (*fn)(void *ctx, const struct dmm_peer *peer),
+		     void *ctx);
 
 const char *dmm_reason_word(enum dmm_reason reason);
 const char *dmm_reason_text(enum dmm_reason reason);

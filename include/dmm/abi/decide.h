@@ -26,6 +26,7 @@ struct dmm_choice {
 	enum dmm_verdict verdict;
 	enum dmm_reason reason;
 	__u32 rule;		/* DMM_NO_RULE where a built-in decided before the match */
+	const struct dmm_rule *matched; /* NULL with it */
 	enum dmm_action action; /* of that rule */
 	enum dmm_unavailable on_unavailable;
 	__u32 instance;
@@ -162,6 +163,7 @@ static __always_inline void dmm_decide(DMM_ENV env, __u32 class_id, enum dmm_dir
 		return;
 	}
 	rule = &block->rule[dmm_in_block(c->rule, DMM_RULES_BLOCK)];
+	c->matched = rule;
 	c->action = rule->action;
 	c->on_unavailable = rule->on_unavailable;
 	c->instance = rule->instance;

@@ -71,6 +71,12 @@ struct dmm_local {
 #define DMM_LOCAL_UNICAST 1u
 #define DMM_LOCAL_OTHER	  2u /* broadcast, anycast: never steered, never a legal source */
 
+/* dmm_local_bits[0]: bit n is set if dmm_local has an address whose last byte is n. So that nearly all
+ * foreign addresses cost no look-up in a hash. */
+struct dmm_local_bits {
+	__u64 last_byte[4];
+};
+
 /* dmm_routes: longest prefix -> where it leaves, mirrored from netlink's main table. IPv4 prefixes
  * are stored as 96 + length bits of the mapped address. */
 struct dmm_route_key {
@@ -86,8 +92,8 @@ struct dmm_route {
 
 /* dmm_cgroups: cgroup id -> class. Class ids are stable across generations. */
 
-/* dmm_sock: per-socket state (sk_storage). Made in sock_create, or in connect for sockets older than
- * the attach. */
+/* dmm_sock: per-socket state (sk_storage), the one place that knows of an open flow. Made in
+ * sock_create, or in connect for sockets older than the attach. */
 struct dmm_sock {
 	__u32 class_id;
 	__u32 class_generation; /* of the class table it was computed with */
@@ -98,20 +104,20 @@ struct dmm_sock {
 	__u32 instance, incarnation;
 	__u8 remote[16], local[16]; /* what the application sees */
 	__be16 remote_port, local_port;
-	__u8 relay[16];
-	__be16 relay_port;
-	__u16 registered; /* CONNECT_CB entered the flow: the lo filter may hold its SYN */
-	__u32 claim;	  /* stamp of the wire port while no SYN has left, else 0 */
-	__u32 slot;	  /* generation slot that decided: rule names for CONNECT_CB */
+	__be16 relay_port; /* on the loopback address of remote's family */
+	__u16 registered;  /* CONNECT_CB has seen it: the lo filter may hold its SYN */
+	__u32 claim;	   /* stamp of the wire port while no SYN has left, else 0 */
+	__u32 pid;	   /* of the process that called connect() */
+	__u32 uid;
+	__u32 pad;
 	__u64 cgroup;
 	__u64 decided_ns;
-	__u32 pid; /* of the process that called connect() */
-	__u32 uid;
 	char comm[16];
+	char rule_name[DMM_NAME_LEN];
 };
 
-/* dmm_flows[socket cookie]: every classified connection, for `dmmctl flows list`. Written by the
- * sockops program; closed entries stay a minute, then dmmd sweeps them. */
+/* A connection, for `dmmctl flows list`. Reading the pin iters/dmm_flows gives one of these for every
+ * open one: made from the sockets and their dmm_sock at that moment. */
 enum dmm_flow_state {
 	DMM_FLOW_CONNECTING,
 	DMM_FLOW_ESTABLISHED,
@@ -122,6 +128,7 @@ enum dmm_flow_state {
 };
 
 struct dmm_flow {
+	__u64 cookie; /* of the socket */
 	enum dmm_flow_state state;
 	enum dmm_verdict verdict;
 	enum dmm_reason reason;
@@ -136,14 +143,24 @@ struct dmm_flow {
 	__be16 local_port, remote_port; /* as the application and the wire see them */
 	__be16 app_port, relay_port;	/* the relay leg on loopback; 0 in the kernel */
 	__u64 cgroup;
-	__u64 opened_ns, closed_ns;
-	__u64 bytes_sent, bytes_received; /* by the application; filled in when it closes */
+	__u64 opened_ns, closed_ns;	  /* coarse; closed 0: it is open */
+	__u64 bytes_sent, bytes_received; /* by the application */
 	char comm[16];
 	char rule[DMM_NAME_LEN];
 };
 
-/* dmm_tuples: relay leg -> true addresses, for getpeername()/getsockname() of MPTCP sockets, whose
- * hooks see another socket than connect did. */
+/* dmm_closed[number % DMM_MAX_CLOSED]: the latest connections that ended; dmm_n_closed[0] counts them.
+ * Mapped by readers: an entry is whole where @number, written last, is its place's in the count (of the
+ * first: 1) before and after it is copied. */
+#define DMM_MAX_CLOSED 65536
+
+struct dmm_closed {
+	__u64 number;
+	struct dmm_flow flow;
+};
+
+/* dmm_tuples: relay leg -> true addresses, of every steered connection from CONNECT_CB to its end. For
+ * getpeername()/getsockname() of MPTCP sockets, whose hooks see another socket than connect did. */
 struct dmm_tuple {
 	__u8 app[16], relay[16];
 	__be16 app_port, relay_port;
@@ -152,6 +169,8 @@ struct dmm_tuple {
 struct dmm_peer {
 	__u8 local[16], remote[16];
 	__be16 local_port, remote_port;
+	__u32 pad;
+	__u64 cgroup; /* of the application, as in dmm_sock */
 };
 
 /* dmm_relay_mark (sk_storage of a relay listener): only dmmd can write it, so nobody can squat on
@@ -190,5 +209,7 @@ struct dmm_inst_stats {
 /* dmm_counters[reason] (per CPU): how often each reason decided. */
 
 _Static_assert(sizeof(struct dmm_inst_shared) == 4096 + 4 * DMM_MAX_PORTS, "header is one page");
+/* with the kernel's own 72 bytes it comes from the slab of 256 */
+_Static_assert(sizeof(struct dmm_sock) == 184, "a socket's state");
 _Static_assert(sizeof(struct dmm_tuple) == 36, "map key layout is ABI");
 _Static_assert(sizeof(struct dmm_route_key) == 20, "map key layout is ABI");

@@ -7,7 +7,7 @@
 #include <linux/types.h>
 
 /* Changes whenever a pinned map's meaning changes: dmmd refuses pins of another layout by name. */
-#define DMM_ABI_LAYOUT 2
+#define DMM_ABI_LAYOUT 3
 
 #define DMM_MAX_INSTANCES 64	/* slots in every per-instance map; slot = instance id */
 #define DMM_MAX_QUEUES	  64	/* per instance: xsk index = instance * DMM_MAX_QUEUES + queue */
@@ -77,7 +77,6 @@ enum dmm_inst_state {
 	X(NO_MEMORY, "no-memory", "no memory for the socket's state")                              \
 	X(REWRITTEN, "already-steered", "a nested hook met what the inner one had decided")        \
 	X(PORT_OWNED, "port-owned", "bind() to a port that an instance owns: EADDRINUSE")          \
-	X(FLOW_TABLE_FULL, "flow-table-full", "the flow was steered but could not be listed")      \
 	X(SYN_HELD, "syn-held", "relay SYN held for the instance")                                 \
 	X(SYN_RING_FULL, "syn-ring-full",                                                          \
 	  "the instance's ring is full: a SYN waits for its next copy")                            \
