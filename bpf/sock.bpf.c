@@ -62,30 +62,30 @@ static __always_inline __u32 current_class(const struct decide_env *env,
 }
 
 static __always_inline void classify(struct dmm_sock *st, const struct decide_env *env,
-				     const struct dmm_gen_meta *meta, const struct dmm_config *conf)
+				     const struct dmm_config *conf)
 {
-	st->class_id = current_class(env, meta, conf->max_level);
-	st->class_generation = meta->generation;
+	const struct dmm_gen_meta *meta = live_meta(env);
+
+	st->class_id = meta ? current_class(env, meta, conf->max_level) : 0;
+	st->class_generation = env->generation;
 	st->cgroup = bpf_get_current_cgroup_id();
 }
 
 SEC("cgroup/sock_create")
 int dmm_sock_create(struct bpf_sock *ctx)
 {
-	struct decide_env env = { .slot = live_slot() };
-	const struct dmm_gen_meta *meta;
 	const struct dmm_config *conf;
+	struct decide_env env = {};
 	struct dmm_sock *st;
 
 	if (ctx->type != SOCK_STREAM || (ctx->family != AF_INET && ctx->family != AF_INET6))
 		return ALLOW;
 	conf = config();
-	meta = live_meta(env.slot);
-	if (!conf || !meta)
+	if (!live_generation(&env) || !conf)
 		return ALLOW;
 	st = bpf_sk_storage_get(&dmm_sock, ctx, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 	if (st)
-		classify(st, &env, meta, conf);
+		classify(st, &env, conf);
 	return ALLOW;
 }
 
@@ -142,11 +142,15 @@ static __always_inline enum dmm_reason carries(struct bpf_sock_addr *ctx, struct
 /* Gives back the port of an earlier connect() on this socket that never became a SYN. */
 static __always_inline void release_claim(struct dmm_sock *st)
 {
-	struct dmm_instance *inst = instance(st->instance);
-	struct dmm_inst_shared *page = shared(st->instance);
+	struct dmm_inst_shared *page;
+	struct dmm_instance *inst;
 	__u32 i;
 
-	if (!st->claim || !inst || !page || inst->incarnation != st->incarnation)
+	if (!st->claim)
+		return;
+	inst = instance(st->instance);
+	page = shared(st->instance);
+	if (!inst || !page || inst->incarnation != st->incarnation)
 		return;
 	i = bpf_ntohs(st->local_port) - inst->port_first;
 	if (i < DMM_MAX_PORTS)
@@ -309,10 +313,9 @@ static __always_inline void settle(struct dmm_sock *st, const struct dmm_choice 
 
 static __always_inline int connect(struct bpf_sock_addr *ctx, bool v6)
 {
-	struct decide_env env = { .slot = live_slot() };
 	struct bpf_sock *sk = ctx->sk;
-	const struct dmm_gen_meta *meta;
 	const struct dmm_config *conf;
+	struct decide_env env = {};
 	struct dmm_choice choice;
 	struct dmm_sock *st;
 	__u8 remote[16];
@@ -326,27 +329,26 @@ static __always_inline int connect(struct bpf_sock_addr *ctx, bool v6)
 	port = CTX_READ(ctx->user_port);
 
 	conf = config();
-	meta = live_meta(env.slot);
-	if (!conf || !meta) {
+	if (!live_generation(&env) || !conf) {
 		count(DMM_REASON_NO_POLICY);
 		return ALLOW;
 	}
 	env.stale_ns = conf->stale_ms * 1000000ULL;
-	env.now = bpf_ktime_get_coarse_ns();
+	env.now = coarse_ns();
 
 	st = bpf_sk_storage_get(&dmm_sock, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!st) {
 		count(DMM_REASON_NO_MEMORY);
 		return ALLOW;
 	}
-	if (decided_already(st, remote, port, meta->generation)) {
+	if (decided_already(st, remote, port, env.generation)) {
 		count(DMM_REASON_REWRITTEN);
 		return st->verdict == DMM_VERDICT_REJECT ? DENY : ALLOW;
 	}
 	release_claim(st);
 	st->registered = 0;
-	if (st->class_generation != meta->generation)
-		classify(st, &env, meta, conf);
+	if (st->class_generation != env.generation)
+		classify(st, &env, conf);
 	remember_caller(st);
 	__builtin_memcpy(st->remote, remote, 16);
 	st->remote_port = port;
@@ -355,7 +357,7 @@ static __always_inline int connect(struct bpf_sock_addr *ctx, bool v6)
 		   &choice);
 	if (choice.verdict == DMM_VERDICT_USERSPACE)
 		steer(ctx, sk, v6, &env, conf, st, &choice);
-	settle(st, &choice, meta->generation, env.now);
+	settle(st, &choice, env.generation, env.now);
 	if (choice.verdict != DMM_VERDICT_REJECT)
 		return ALLOW;
 	return DENY; /* EPERM: the policy said no, not the network */

@@ -25,7 +25,7 @@ struct {
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, __u32);
+	__type(value, struct dmm_live);
 } dmm_live SEC(".maps");
 
 /* The template of all tables; the real ones are made by dmmd, each with its own BTF type. */
@@ -173,6 +173,31 @@ struct {
 	__type(value, __u64);
 } dmm_counters SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct dmm_clock);
+} dmm_clock SEC(".maps");
+
+/* CLOCK_MONOTONIC_COARSE, which stands still between ticks: so the kernel is asked once a tick. */
+static __always_inline __u64 coarse_ns(void)
+{
+	__u64 jiffies = bpf_jiffies64(), ns;
+	struct dmm_clock *clock;
+	__u32 zero = 0;
+
+	clock = bpf_map_lookup_elem(&dmm_clock, &zero);
+	if (clock && clock->jiffies == jiffies)
+		return clock->ns;
+	ns = bpf_ktime_get_coarse_ns();
+	if (clock) {
+		clock->ns = ns;
+		clock->jiffies = jiffies;
+	}
+	return ns;
+}
+
 static __always_inline void count(enum dmm_reason reason)
 {
 	__u32 key = reason;
@@ -193,10 +218,10 @@ static __always_inline const struct dmm_config *config(void)
 static __always_inline const struct dmm_local *local(const __u8 *addr)
 {
 	struct dmm_local_bits *bits;
-	__u32 zero = 0, n = addr[15];
+	__u32 zero = 0, n = DMM_LOCAL_BIT(addr);
 
 	bits = bpf_map_lookup_elem(&dmm_local_bits, &zero);
-	if (!bits || !(bits->last_byte[n / 64] >> (n % 64) & 1))
+	if (!bits || !(bits->word[n / 64 % 4] >> (n % 64) & 1))
 		return NULL;
 	return bpf_map_lookup_elem(&dmm_local, addr);
 }

@@ -17,6 +17,7 @@ static __always_inline void *table_block(dmm_slot slot, enum dmm_table table, __
 
 struct decide_env {
 	dmm_slot slot;
+	__u32 generation;
 	__u64 stale_ns;
 	__u64 now; /* coarse */
 };
@@ -33,16 +34,25 @@ struct decide_env {
 #define DMM_ENV_STALE_NS(env)		    ((env)->stale_ns)
 #include <dmm/abi/decide.h>
 
-static __always_inline dmm_slot live_slot(void)
+/* Which generation decides, with one read; false: there is no policy. */
+static __always_inline bool live_generation(struct decide_env *env)
 {
-	__u32 zero = 0, *live = bpf_map_lookup_elem(&dmm_live, &zero);
+	union {
+		__u64 word;
+		struct dmm_live live;
+	} u;
+	__u32 zero = 0;
+	struct dmm_live *live = bpf_map_lookup_elem(&dmm_live, &zero);
 
-	return live ? *live : 0;
+	if (!live)
+		return false;
+	u.word = *(volatile __u64 *)live;
+	env->slot = u.live.slot;
+	env->generation = u.live.generation;
+	return u.live.generation != 0;
 }
 
-static __always_inline const struct dmm_gen_meta *live_meta(dmm_slot slot)
+static __always_inline const struct dmm_gen_meta *live_meta(const struct decide_env *env)
 {
-	const struct dmm_gen_meta *meta = table_block(slot, DMM_TABLE_META, 0);
-
-	return meta && meta->generation ? meta : NULL;
+	return table_block(env->slot, DMM_TABLE_META, 0);
 }

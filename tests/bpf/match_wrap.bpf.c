@@ -15,13 +15,15 @@ SEC("xdp")
 int match_query(struct xdp_md *ctx)
 {
 	const struct match_query *q = (const void *)(long)ctx->data + 14;
+	struct decide_env env = {};
 	__u32 w[4];
 
 	if ((const void *)(q + 1) > (const void *)(long)ctx->data_end)
 		return DMM_NO_RULE - 1;
 	/* the matcher wants an address it may index */
 	__builtin_memcpy(w, q->remote, sizeof(w));
-	return dmm_match(live_slot(), q->class_id, q->dir, q->proto, dmm_addr_family((__u8 *)w),
+	live_generation(&env);
+	return dmm_match(env.slot, q->class_id, q->dir, q->proto, dmm_addr_family((__u8 *)w),
 			 (__u8 *)w, q->port);
 }
 

@@ -129,7 +129,7 @@ static void kernel_memory_and_first_match_agree(void **state)
 		bpfenv_install(&env, slot, &next.tables);
 		if (live.policy)
 			compare(&rnd, &live, FLOWS_PER_POLICY / 3); /* not live yet */
-		bpfenv_go_live(&env, slot);
+		bpfenv_go_live(&env, slot, i + 1);
 		release(&live);
 		live = next;
 		compare(&rnd, &live, FLOWS_PER_POLICY * 2 / 3);
@@ -146,13 +146,13 @@ static void classes_of_other_generations_match_nothing(void **state)
 
 	(void)state;
 	bpfenv_install(&env, 1, &c.tables);
-	bpfenv_go_live(&env, 1);
+	bpfenv_go_live(&env, 1, 1);
 	flow.class_id = meta->n_classes + 1000;
 	assert_int_equal(kernel_match(&flow), NO_RULE);
 	/* a slot that was never filled */
 	flow.class_id = 0;
 	assert_int_equal(kernel_match(&flow), naive_match(c.policy, &flow));
-	bpfenv_go_live(&env, DMM_GEN_SLOTS);
+	bpfenv_go_live(&env, DMM_GEN_SLOTS, 2);
 	assert_int_equal(kernel_match(&flow), NO_RULE);
 	release(&c);
 }

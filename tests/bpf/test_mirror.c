@@ -72,9 +72,11 @@ static struct answer ask_kernel(const char *addr)
 
 /* --- what the maps say --- */
 
-static bool has_bit(const struct dmm_local_bits *bits, uint8_t last)
+static bool has_bit(const struct dmm_local_bits *bits, const void *addr)
 {
-	return bits->last_byte[last / 64] >> (last % 64) & 1;
+	uint32_t n = DMM_LOCAL_BIT(addr);
+
+	return bits->word[n / 64] >> (n % 64) & 1;
 }
 
 static struct dmm_local_bits read_bits(void)
@@ -95,7 +97,7 @@ static struct answer ask_maps(const char *addr)
 	struct dmm_route route;
 
 	parse_addr(addr, key.addr);
-	if (has_bit(&bits, key.addr[15]) &&
+	if (has_bit(&bits, key.addr) &&
 	    bpf_map_lookup_elem(local_map, key.addr, &local) == 0) {
 		a.reachable = a.local = true;
 		return a;
@@ -113,11 +115,13 @@ static struct answer ask_maps(const char *addr)
 static void compare_bits(const char *when)
 {
 	struct dmm_local_bits bits = read_bits(), wanted = {};
-	struct dmm_addr addr;
+	struct dmm_addr addr __attribute__((aligned(4)));
 	bool first = true;
 
 	while (bpf_map_get_next_key(local_map, first ? NULL : &addr, &addr) == 0) {
-		wanted.last_byte[addr.b[15] / 64] |= 1ull << (addr.b[15] % 64);
+		uint32_t n = DMM_LOCAL_BIT(&addr);
+
+		wanted.word[n / 64] |= 1ull << (n % 64);
 		first = false;
 	}
 	if (memcmp(&bits, &wanted, sizeof(bits)) != 0)

@@ -55,10 +55,11 @@ static void install(uint32_t generation, enum dmm_action action)
 static uint32_t live_slot(void)
 {
 	dmm_autoclose int map = steerrig_pin("maps/dmm_live");
-	uint32_t zero = 0, slot;
+	struct dmm_live live;
+	uint32_t zero = 0;
 
-	assert_int_equal(bpf_map_lookup_elem(map, &zero, &slot), 0);
-	return slot;
+	assert_int_equal(bpf_map_lookup_elem(map, &zero, &live), 0);
+	return live.slot;
 }
 
 /* A program that began before the swap may still read the old slot: it must not be refilled next. */

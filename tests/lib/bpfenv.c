@@ -257,12 +257,12 @@ struct dmm_addr bpfenv_addr(const char *text)
 void bpfenv_set_local(const struct bpfenv *env, const char *addr, uint32_t ifindex, uint32_t flags)
 {
 	struct dmm_local local = { .ifindex = ifindex, .flags = flags };
-	struct dmm_addr key = bpfenv_addr(addr);
+	struct dmm_addr key __attribute__((aligned(4))) = bpfenv_addr(addr);
 	struct dmm_local_bits bits;
 	uint32_t zero = 0;
 
 	assert_int_equal(bpf_map_lookup_elem(bpfenv_map(env, "dmm_local_bits"), &zero, &bits), 0);
-	bits.last_byte[key.b[15] / 64] |= 1ull << (key.b[15] % 64);
+	bits.word[DMM_LOCAL_BIT(&key) / 64] |= 1ull << (DMM_LOCAL_BIT(&key) % 64);
 	set(env, "dmm_local_bits", &zero, &bits);
 	set(env, "dmm_local", &key, &local);
 }
@@ -368,11 +368,12 @@ void bpfenv_install(const struct bpfenv *env, uint32_t slot, const struct dmm_ta
 		close(fds[t]);
 }
 
-void bpfenv_go_live(const struct bpfenv *env, uint32_t slot)
+void bpfenv_go_live(const struct bpfenv *env, uint32_t slot, uint32_t generation)
 {
+	struct dmm_live live = { .slot = slot, .generation = generation };
 	uint32_t zero = 0;
 
-	set(env, "dmm_live", &zero, &slot);
+	set(env, "dmm_live", &zero, &live);
 }
 
 static void lo_addr4(int fd, const struct dmm_addr *addr)

@@ -65,9 +65,9 @@ struct dmm_inst_shared *bpfenv_make_shared(const struct bpfenv *env, uint32_t id
 int bpfenv_make_ring(const struct bpfenv *env, uint32_t id, uint32_t size);
 void bpfenv_beat(struct dmm_inst_shared *page, uint64_t age_ms); /* age 0: never stale */
 
-/* Fills the slot; bpfenv_go_live() then makes it the one that decides. */
+/* Fills the slot; bpfenv_go_live() then makes its generation the one that decides. */
 void bpfenv_install(const struct bpfenv *env, uint32_t slot, const struct dmm_tables *tables);
-void bpfenv_go_live(const struct bpfenv *env, uint32_t slot);
+void bpfenv_go_live(const struct bpfenv *env, uint32_t slot, uint32_t generation);
 
 /* Adds an address to lo and brings it up. */
 void bpfenv_lo_addr(const char *addr);

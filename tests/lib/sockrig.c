@@ -139,7 +139,6 @@ static void make_runs(struct dmm_runs_block *runs)
 		{ RIG_PORT_KERNEL, RIG_RULE_DEFAULT },
 	};
 
-	runs->run[0] = (struct dmm_run){ 0, RIG_RULE_DEFAULT };
 	memcpy(&runs->run[8], by_port, sizeof(by_port));
 	memcpy(&runs->run[16], by_port, sizeof(by_port));
 	runs->run[18].rule = RIG_RULE_DEFAULT;
@@ -154,7 +153,8 @@ static void make_roots(struct dmm_roots_block *roots, bool child_known)
 		for (i = 0; i < DMM_ROOTS_PER_CLASS; i++)
 			roots->ref[c * DMM_ROOTS_PER_CLASS + i] =
 				c == RIG_CHILD_CLASS && !child_known ? DMM_REF_NONE
-								     : (DMM_REF_LEAF | c * 8);
+				: !c			 ? (DMM_REF_LEAF | DMM_REF_RULE | RIG_RULE_DEFAULT)
+							 : (DMM_REF_LEAF | c * 8);
 }
 
 void sockrig_next_generation(struct sockrig *rig, bool child_known)
@@ -177,7 +177,7 @@ void sockrig_next_generation(struct sockrig *rig, bool child_known)
 	meta.n_classes = RIG_CHILD_CLASS + 1;
 	rig->slot = (rig->slot + 1) % DMM_GEN_SLOTS;
 	bpfenv_install(&rig->env, rig->slot, &tables);
-	bpfenv_go_live(&rig->env, rig->slot);
+	bpfenv_go_live(&rig->env, rig->slot, rig->generation);
 }
 
 /* --- listeners --- */

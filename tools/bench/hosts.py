@@ -84,6 +84,7 @@ def nobody(_server, _pid):
 
 
 # cgroups by how many rules their connects meet before the default takes them
+NOWHERE = "203.0.113.1"  # of TEST-NET-3
 RULES = {"rules10": 10, "rules10000": 10000}
 
 
@@ -262,6 +263,16 @@ class Hosts(World):
             raise Failed(f"{steered} connects were steered, not one cgroup's")
         lines = [json.loads(line) for line in reversed(out.splitlines())]
         return [{**line, "cgroup": name} for line, name in zip(lines, names.values())]
+
+    def hook_cost(self):
+        """The connect hook by itself: lines of hook_cost."""
+        names = {"empty": "empty hook", "kernel": "kernel verdict by DMM",
+                 **{name: f"the same, {n} rules" for name, n in RULES.items()}}
+        self.run("ip", "route", "replace", "unreachable", NOWHERE)
+        out = self.run(*self.on_core("client", "hook_cost", "-r", self.o.connect_rounds, NOWHERE,
+                                     *map(self.cgroup, names))).stdout
+        return [{**json.loads(line), "cgroup": name}
+                for line, name in zip(out.splitlines(), names.values())]
 
     def xdp_cost(self):
         """The flow door per packet: lines of xdp_cost."""

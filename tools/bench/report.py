@@ -155,6 +155,20 @@ def print_connect(lines):
           "steered SYN is\n  held on lo for the instance instead. Medians of batches in turns.")
 
 
+def over_first(lines):
+    """What each line's ns are over the first's, round by round."""
+    return [spread([a - b for a, b in zip(line["ns"], lines[0]["ns"])]) for line in lines]
+
+
+def print_hook(lines):
+    print("\nthe connect hook by itself (hot caches; to a place without a route, so that connect() ends "
+          "behind it), ns")
+    print_table(["cgroup", "connect()", "over an empty hook"],
+                [[line["cgroup"], f"{statistics.median(line['ns']):.0f}",
+                  f"{over['median']:+.0f} [{over['low']:+.0f} to {over['high']:+.0f}]"]
+                 for line, over in zip(lines, over_first(lines))])
+
+
 def print_xdp(lines):
     print("\nXDP program of the flow door, ns per packet by test run (hot caches)")
     print_table(["packet", "ns", "over return XDP_PASS"],

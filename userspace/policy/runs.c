@@ -260,28 +260,37 @@ int64_t dmm_runs_overlay(struct dmm_runs *runs, uint32_t base, const uint32_t *r
 	return id;
 }
 
-int64_t dmm_runs_leaf(struct dmm_runs *runs, uint32_t id)
+/* Writes the run into RUNS. */
+static int write_out(struct dmm_runs *runs, const struct dmm_run_id *run)
 {
-	struct dmm_run_id *run = &runs->ids[id];
 	struct dmm_run *out;
 
-	if (run->leaf)
-		return DMM_REF_LEAF | (run->leaf - 1);
-	if (runs->n_table + run->n + 1 >= DMM_REF_LEAF)
+	if (runs->n_table + run->n + 1 >= DMM_REF_VALUE)
 		return -E2BIG;
 	if (dmm_grow(&runs->table, &runs->table_size, runs->n_table, run->n + 1, sizeof(*out)) < 0)
 		return -ENOMEM;
 	out = runs->table + runs->n_table;
-	run->leaf = runs->n_table + 1;
-	if (run->n == 1) {
-		out[0] = (struct dmm_run){ .first = 0, .rule = runs->items[run->start].rule };
-		runs->n_table++;
-	} else {
-		out[0] = (struct dmm_run){ .first = run->n };
-		memcpy(out + 1, runs->items + run->start, run->n * sizeof(*out));
-		runs->n_table += run->n + 1;
+	out[0] = (struct dmm_run){ .first = run->n };
+	memcpy(out + 1, runs->items + run->start, run->n * sizeof(*out));
+	runs->n_table += run->n + 1;
+	return 0;
+}
+
+int64_t dmm_runs_leaf(struct dmm_runs *runs, uint32_t id)
+{
+	struct dmm_run_id *run = &runs->ids[id];
+	uint32_t at = runs->n_table;
+	int r;
+
+	if (!run->leaf && run->n > 1) {
+		r = write_out(runs, run);
+		if (r < 0)
+			return r;
+		run->leaf = DMM_REF_LEAF | at;
+	} else if (!run->leaf) {
+		run->leaf = DMM_REF_LEAF | DMM_REF_RULE | runs->items[run->start].rule;
 	}
-	return DMM_REF_LEAF | (run->leaf - 1);
+	return run->leaf;
 }
 
 void dmm_runs_free(struct dmm_runs *runs)

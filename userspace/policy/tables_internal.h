@@ -45,7 +45,7 @@ struct dmm_run_id {
 	uint64_t hash;
 	size_t start;  /* in items */
 	uint32_t n;    /* intervals, at least 1 */
-	uint32_t leaf; /* index in RUNS + 1; 0: none yet */
+	uint32_t leaf; /* the ref of its leaf; 0: none yet */
 };
 
 struct dmm_run_memo {

@@ -75,24 +75,26 @@ static int make_table(struct dmm_steer *steer, const struct dmm_tables *tables,
 	return 0;
 }
 
-static int enter(struct dmm_steer *steer, uint32_t slot, const int *fds)
+static int enter(struct dmm_steer *steer, struct dmm_live live, const int *fds)
 {
 	__u32 keys[DMM_NUM_TABLES], n = DMM_NUM_TABLES;
 	uint32_t table;
 	int r;
 
 	for (table = 0; table < DMM_NUM_TABLES; table++)
-		keys[table] = slot * DMM_NUM_TABLES + table;
+		keys[table] = live.slot * DMM_NUM_TABLES + table;
 	r = bpf_map_update_batch(steer->map[DMM_MAP_tables], keys, fds, &n, NULL);
 	if (r < 0)
 		return dmm_steer_fail(r, NULL, "cannot enter the new tables");
-	__atomic_store_n(steer->live, slot, __ATOMIC_RELEASE);
+	__atomic_store(steer->live, &live, __ATOMIC_RELEASE);
 	return 0;
 }
 
 int dmm_steer_install(struct dmm_steer *steer, const struct dmm_tables *tables)
 {
-	uint32_t slot = (__atomic_load_n(steer->live, __ATOMIC_RELAXED) + 1) % DMM_GEN_SLOTS;
+	const struct dmm_gen_meta *meta = tables->blocks[DMM_TABLE_META];
+	struct dmm_live live = { .slot = (steer->live->slot + 1) % DMM_GEN_SLOTS,
+				 .generation = meta->generation };
 	int fds[DMM_NUM_TABLES] = { -1, -1, -1, -1, -1 };
 	uint32_t table;
 	int r = 0;
@@ -100,7 +102,7 @@ int dmm_steer_install(struct dmm_steer *steer, const struct dmm_tables *tables)
 	for (table = 0; table < DMM_NUM_TABLES && r == 0; table++)
 		r = make_table(steer, tables, table, &fds[table]);
 	if (r == 0)
-		r = enter(steer, slot, fds);
+		r = enter(steer, live, fds);
 	for (table = 0; table < DMM_NUM_TABLES; table++)
 		dmm_autoclose_fn(&fds[table]);
 	return r;

@@ -22,7 +22,7 @@
 #define ATTEMPTS  10
 
 struct entry {
-	uint8_t key[MAX_KEY];
+	uint8_t key[MAX_KEY] __attribute__((aligned(4)));
 	uint32_t rank;	/* of equal keys the lowest wins, */
 	uint32_t order; /* then the first */
 	uint8_t value[MAX_VALUE];
@@ -285,9 +285,9 @@ static int sync_map(struct target *t, struct list *want)
 static void add_to_bits(struct dmm_local_bits *bits, const struct list *list)
 {
 	for (size_t i = 0; i < list->n; i++) {
-		unsigned int last = list->items[i].key[15];
+		__u32 n = DMM_LOCAL_BIT(list->items[i].key);
 
-		bits->last_byte[last / 64] |= 1ull << (last % 64);
+		bits->word[n / 64] |= 1ull << (n % 64);
 	}
 }
 

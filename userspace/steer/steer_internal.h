@@ -18,6 +18,7 @@
 #define DMM_STEER_MAPS(X)                                                                          \
 	X(config)                                                                                  \
 	X(live)                                                                                    \
+	X(clock)                                                                                   \
 	X(tables)                                                                                  \
 	X(instances)                                                                               \
 	X(shared)                                                                                  \
@@ -89,7 +90,7 @@ struct dmm_steer {
 	struct dmm_prog hook[DMM_NUM_HOOKS];
 	struct dmm_prog lo_prog, xdp_prog;
 	struct dmm_config config; /* as in the map */
-	uint32_t *live;		  /* dmm_live, mapped */
+	struct dmm_live *live;	  /* mapped */
 	struct dmm_mirror *mirror;
 	struct {
 		uint32_t ifindex;

@@ -114,9 +114,12 @@ static int open_tables(struct dmm_view *view, uint32_t slot)
 
 static int live_slot(struct dmm_view *view, uint32_t *ret)
 {
+	struct dmm_live live;
 	__u32 zero = 0;
+	int r = bpf_map_lookup_elem(view->map[DMM_MAP_live], &zero, &live);
 
-	return bpf_map_lookup_elem(view->map[DMM_MAP_live], &zero, ret);
+	*ret = r < 0 ? 0 : live.slot;
+	return r;
 }
 
 /* Opens the tables that are live now. -ENOENT: no policy was ever applied. Taken again when the

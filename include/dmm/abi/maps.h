@@ -14,8 +14,17 @@ struct dmm_config {
 	__u32 pad;
 };
 
-/* dmm_live[0]: index of the live generation slot, one 4-byte write makes a policy live. The slot's
- * META block has generation 0 when there is none. */
+/* dmm_clock[0] (per CPU): the coarse clock as it was when jiffies were the same. */
+struct dmm_clock {
+	__u64 jiffies, ns;
+};
+
+/* dmm_live[0]: the slot of the live generation; one 8-byte write makes a policy live. Generation 0: there
+ * is none. */
+struct dmm_live {
+	__u32 slot;
+	__u32 generation;
+} __attribute__((aligned(8)));
 
 /* dmm_instances[id]: written by dmmd only. */
 struct dmm_instance {
@@ -71,10 +80,12 @@ struct dmm_local {
 #define DMM_LOCAL_UNICAST 1u
 #define DMM_LOCAL_OTHER	  2u /* broadcast, anycast: never steered, never a legal source */
 
-/* dmm_local_bits[0]: bit n is set if dmm_local has an address whose last byte is n. So that nearly all
+/* dmm_local_bits[0]: bit DMM_LOCAL_BIT(addr) is set for every address in dmm_local. So that nearly all
  * foreign addresses cost no look-up in a hash. */
+#define DMM_LOCAL_BIT(addr) ((__u32)(((const __u32 *)(addr))[3] * 0x9e3779b1u) >> 24)
+
 struct dmm_local_bits {
-	__u64 last_byte[4];
+	__u64 word[4];
 };
 
 /* dmm_routes: longest prefix -> where it leaves, mirrored from netlink's main table. IPv4 prefixes

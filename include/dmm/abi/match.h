@@ -58,15 +58,14 @@ static __always_inline __u32 dmm_match(DMM_MATCH_TABLES tables, __u32 class_id,
 			return DMM_NO_RULE;
 		ref = node->child[remote[i & 15]];
 	}
-	if (!(ref & DMM_REF_LEAF))
+	if (!(ref & DMM_REF_LEAF) || ref == DMM_REF_NONE)
 		return DMM_NO_RULE;
-	ref &= ~DMM_REF_LEAF;
-
+	if (ref & DMM_REF_RULE)
+		return ref & DMM_REF_VALUE;
+	ref &= DMM_REF_VALUE;
 	run = dmm_match_run(tables, ref);
 	if (!run)
 		return DMM_NO_RULE;
-	if (run->first == 0)
-		return run->rule;
 
 	/* Invariant: interval lo starts at or below port; interval hi starts above it. */
 	lo = 1;

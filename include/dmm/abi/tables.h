@@ -10,17 +10,18 @@
  *   RULES  the rules in policy order, the default last
  *   META   block 0 is struct dmm_gen_meta
  *
- * A ref is a node index, or DMM_REF_LEAF | index into RUNS. Every walk ends in a leaf after at
- * most 4 (IPv4) or 16 (IPv6) nodes. RUNS[leaf].first is the number n of intervals that follow,
- * RUNS[leaf].rule the rule of the last of them where n is 0 (all ports alike); otherwise
- * RUNS[leaf+1..leaf+n] are ordered by .first (host byte order, the first is 0): interval i covers
- * ports .first to the next one's .first - 1. All host byte order. */
+ * A ref is a node index or a leaf: DMM_REF_LEAF | DMM_REF_RULE | rule where all ports are alike, else
+ * DMM_REF_LEAF | index into RUNS. Every walk ends in a leaf after at most 4 (IPv4) or 16 (IPv6) nodes.
+ * RUNS[leaf].first is the number n of intervals that follow: RUNS[leaf+1..leaf+n] are ordered by .first
+ * (the first is 0), interval i covers ports .first to the next one's .first - 1. All host byte order. */
 #pragma once
 
 #include <dmm/abi/types.h>
 
 #define DMM_BLOCK	1024
 #define DMM_REF_LEAF	0x80000000u
+#define DMM_REF_RULE	0x40000000u
+#define DMM_REF_VALUE	0x3fffffffu
 #define DMM_REF_NONE	0xffffffffu /* a root of a class this generation does not know */
 #define DMM_ROOTS_BLOCK 256	    /* refs in a block */
 #define DMM_RUNS_BLOCK	128
