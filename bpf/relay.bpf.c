@@ -75,7 +75,7 @@ static __always_inline void on_connect(struct bpf_sock_ops *ops, struct dmm_sock
 
 	if (st->verdict == DMM_VERDICT_NONE)
 		return;
-	st->registered = 1;
+	st->stage = DMM_SOCK_STARTED;
 	if (st->verdict == DMM_VERDICT_USERSPACE) {
 		app_addr(ops, app);
 		enter_tuple(st, app, app_port);
@@ -156,8 +156,9 @@ static __always_inline void on_close(struct bpf_sock_ops *ops, struct bpf_sock *
 	__be16 app_port;
 	__u8 app[16];
 
-	if (!st->registered || old == TCP_CLOSE) /* disconnected after its end */
+	if (st->stage != DMM_SOCK_STARTED)
 		return;
+	st->stage = DMM_SOCK_ENDED;
 	if (tcp)
 		list_end(st, tcp, cookie, end_state(old));
 	if (st->verdict != DMM_VERDICT_USERSPACE)
@@ -168,7 +169,6 @@ static __always_inline void on_close(struct bpf_sock_ops *ops, struct bpf_sock *
 	bpf_map_delete_elem(&dmm_tuples, &key);
 	if (old == TCP_SYN_SENT)
 		tell_closed(st, app, app_port, cookie);
-	st->registered = 0;
 }
 
 SEC("sockops")
@@ -385,7 +385,7 @@ int dmm_lo(struct __sk_buff *skb)
 	if (!sk)
 		return TC_ACT_OK;
 	st = bpf_sk_storage_get(&dmm_sock, sk, NULL, 0);
-	if (!st || st->verdict != DMM_VERDICT_USERSPACE || !st->registered ||
+	if (!st || st->verdict != DMM_VERDICT_USERSPACE || st->stage != DMM_SOCK_STARTED ||
 	    seg.dest != st->relay_port)
 		return TC_ACT_OK;
 	st->claim = 0; /* the instance owns the port from here on */

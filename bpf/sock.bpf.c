@@ -284,8 +284,8 @@ static __always_inline bool decided_already(const struct dmm_sock *st, const __u
 		return false;
 	if (st->verdict == DMM_VERDICT_REJECT)
 		return bpf_ktime_get_ns() - st->decided_ns < same_call_ns;
-	return !st->registered &&
-	       bpf_ktime_get_ns() - st->decided_ns < same_call_ns + COARSE_TICK_NS;
+	return st->stage == DMM_SOCK_DECIDED && (__s64)(bpf_ktime_get_ns() - st->decided_ns) <
+							(__s64)(same_call_ns + COARSE_TICK_NS);
 }
 
 static __always_inline void settle(struct dmm_sock *st, const struct dmm_choice *c,
@@ -346,7 +346,7 @@ static __always_inline int connect(struct bpf_sock_addr *ctx, bool v6)
 		return st->verdict == DMM_VERDICT_REJECT ? DENY : ALLOW;
 	}
 	release_claim(st);
-	st->registered = 0;
+	st->stage = DMM_SOCK_DECIDED;
 	if (st->class_generation != env.generation)
 		classify(st, &env, conf);
 	remember_caller(st);

@@ -36,7 +36,7 @@ static __always_inline bool is_ours(const __u8 *addr)
 static __always_inline bool beat_is_stale(__u32 id)
 {
 	const struct dmm_config *conf = config();
-	__u64 beat = beat_of(id), now = bpf_ktime_get_coarse_ns();
+	__u64 beat = beat_of(id), now = coarse_ns();
 
 	return !beat || !conf || (now > beat && now - beat > conf->stale_ms * 1000000ULL);
 }

@@ -97,8 +97,7 @@ static struct answer ask_maps(const char *addr)
 	struct dmm_route route;
 
 	parse_addr(addr, key.addr);
-	if (has_bit(&bits, key.addr) &&
-	    bpf_map_lookup_elem(local_map, key.addr, &local) == 0) {
+	if (has_bit(&bits, key.addr) && bpf_map_lookup_elem(local_map, key.addr, &local) == 0) {
 		a.reachable = a.local = true;
 		return a;
 	}

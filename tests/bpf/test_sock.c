@@ -96,7 +96,7 @@ static void userspace_verdict_leads_to_the_relay(void **state)
 		assert_int_equal(st.rule, RIG_RULE_STACK);
 		assert_int_equal(st.instance, RIG_ID);
 		assert_int_equal(st.incarnation, rig->inst.incarnation);
-		assert_int_equal(st.registered, 1);
+		assert_int_equal(st.stage, DMM_SOCK_STARTED);
 		assert_int_equal(st.remote_port, htons(RIG_PORT_STACK));
 		assert_memory_equal(st.local, own.b, 16);
 		port = ntohs(st.local_port);

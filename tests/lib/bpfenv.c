@@ -229,8 +229,8 @@ bool bpfenv_find_flow(const struct bpfenv *env, uint64_t cookie, struct dmm_flow
 	for (number = count_closed(env); number > 0 && !ret->cookie; number--) {
 		uint32_t at = (number - 1) % DMM_MAX_CLOSED;
 
-		assert_int_equal(
-			bpf_map_lookup_elem(bpfenv_map(env, "dmm_closed"), &at, &closed), 0);
+		assert_int_equal(bpf_map_lookup_elem(bpfenv_map(env, "dmm_closed"), &at, &closed),
+				 0);
 		assert_int_equal(closed.number, number);
 		if (closed.flow.cookie == cookie)
 			*ret = closed.flow;

@@ -25,8 +25,8 @@ struct bpfenv {
 	struct steer_bpf *steer;
 	struct flows_bpf *flows;
 	struct bpf_link *iterator; /* over open flows */
-	struct dmm_config config; /* as in the map; bpfenv_set_config() after a change */
-	uint64_t same_call_ns;	  /* set before bpfenv_open(): the socket door's; 0: as built */
+	struct dmm_config config;  /* as in the map; bpfenv_set_config() after a change */
+	uint64_t same_call_ns;	   /* set before bpfenv_open(): the socket door's; 0: as built */
 };
 
 /* @env must be zeroed. A setup function calls it: it returns 0 or -1 and says why on stderr. */

@@ -153,8 +153,8 @@ static void make_roots(struct dmm_roots_block *roots, bool child_known)
 		for (i = 0; i < DMM_ROOTS_PER_CLASS; i++)
 			roots->ref[c * DMM_ROOTS_PER_CLASS + i] =
 				c == RIG_CHILD_CLASS && !child_known ? DMM_REF_NONE
-				: !c			 ? (DMM_REF_LEAF | DMM_REF_RULE | RIG_RULE_DEFAULT)
-							 : (DMM_REF_LEAF | c * 8);
+				: !c ? (DMM_REF_LEAF | DMM_REF_RULE | RIG_RULE_DEFAULT)
+				     : (DMM_REF_LEAF | c * 8);
 }
 
 void sockrig_next_generation(struct sockrig *rig, bool child_known)

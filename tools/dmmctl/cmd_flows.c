@@ -91,8 +91,7 @@ static int add_flow(void *ctx, const struct dmm_flow *flow)
 {
 	struct reader *reader = ctx;
 
-	json_object_array_add(reader->flows,
-			      dmm_report_flow(reader->view, reader->now, flow));
+	json_object_array_add(reader->flows, dmm_report_flow(reader->view, reader->now, flow));
 	return 0;
 }
 

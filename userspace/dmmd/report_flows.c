@@ -18,8 +18,7 @@ static int add_flow(void *ctx, const struct dmm_flow *flow)
 	struct listing *list = ctx;
 
 	if (list->total++ < list->limit)
-		json_object_array_add(list->items,
-				      dmm_report_flow(list->d->view, list->now, flow));
+		json_object_array_add(list->items, dmm_report_flow(list->d->view, list->now, flow));
 	return 0;
 }
 

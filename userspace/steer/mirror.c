@@ -44,7 +44,7 @@ struct target {
 struct dmm_mirror {
 	struct mnl_socket *events;
 	struct target local, routes;
-	int bits; /* the map dmm_local_bits */
+	int bits;	   /* the map dmm_local_bits */
 	char problem[256]; /* why the maps are not what they should be, "": they are */
 };
 

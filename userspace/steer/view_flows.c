@@ -92,9 +92,9 @@ static bool read_closed(const struct dmm_closed *ring, uint64_t number, struct d
 
 static bool is_open(const struct open_flows *open, const struct dmm_flow *flow)
 {
-	const struct dmm_flow *found = open->n ? bsearch(flow, open->items, open->n,
-							 sizeof(*open->items), by_cookie)
-					       : NULL;
+	const struct dmm_flow *found =
+		open->n ? bsearch(flow, open->items, open->n, sizeof(*open->items), by_cookie)
+			: NULL;
 
 	return found && found->opened_ns == flow->opened_ns;
 }
@@ -104,7 +104,8 @@ static bool is_open(const struct open_flows *open, const struct dmm_flow *flow)
 static int each_closed(struct dmm_view *view, const struct open_flows *open, uint64_t before,
 		       dmm_flow_fn *fn, void *ctx)
 {
-	uint64_t last = __atomic_load_n(view->n_closed, __ATOMIC_ACQUIRE), number, now = dmm_now_ns();
+	uint64_t last = __atomic_load_n(view->n_closed, __ATOMIC_ACQUIRE), number,
+		 now = dmm_now_ns();
 	struct dmm_flow flow;
 
 	for (number = last; number > 0 && last - number < DMM_MAX_CLOSED; number--) {

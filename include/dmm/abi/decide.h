@@ -25,9 +25,9 @@
 struct dmm_choice {
 	enum dmm_verdict verdict;
 	enum dmm_reason reason;
-	__u32 rule;		/* DMM_NO_RULE where a built-in decided before the match */
+	__u32 rule;			/* DMM_NO_RULE where a built-in decided before the match */
 	const struct dmm_rule *matched; /* NULL with it */
-	enum dmm_action action; /* of that rule */
+	enum dmm_action action;		/* of that rule */
 	enum dmm_unavailable on_unavailable;
 	__u32 instance;
 	__u8 source[16]; /* wire source address, with DMM_VERDICT_USERSPACE */

@@ -103,6 +103,13 @@ struct dmm_route {
 
 /* dmm_cgroups: cgroup id -> class. Class ids are stable across generations. */
 
+/* How far a connection has come. Where hooks are nested each of them sees each event. */
+enum dmm_sock_stage {
+	DMM_SOCK_DECIDED,
+	DMM_SOCK_STARTED, /* CONNECT_CB: the SYN leaves, or the lo filter may hold it */
+	DMM_SOCK_ENDED,
+};
+
 /* dmm_sock: per-socket state (sk_storage), the one place that knows of an open flow. Made in
  * sock_create, or in connect for sockets older than the attach. */
 struct dmm_sock {
@@ -116,7 +123,7 @@ struct dmm_sock {
 	__u8 remote[16], local[16]; /* what the application sees */
 	__be16 remote_port, local_port;
 	__be16 relay_port; /* on the loopback address of remote's family */
-	__u16 registered;  /* CONNECT_CB has seen it: the lo filter may hold its SYN */
+	__u16 stage;	   /* enum dmm_sock_stage */
 	__u32 claim;	   /* stamp of the wire port while no SYN has left, else 0 */
 	__u32 pid;	   /* of the process that called connect() */
 	__u32 uid;
