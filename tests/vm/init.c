@@ -4,7 +4,6 @@
  * /tests, turns the machine off. Statically linked. */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
 #include <glob.h>
 #include <net/if.h>
 #include <signal.h>
@@ -15,7 +14,6 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 
@@ -23,6 +21,7 @@
 
 #include "base/clock.h"
 #include "base/util.h"
+#include "modules.h"
 
 #define LOG_LINES    14
 #define TEST_SECONDS 100
@@ -162,23 +161,6 @@ static void run_tests(void)
 		return;
 	for (i = 0; i < found.gl_pathc; i++)
 		run_test(found.gl_pathv[i]);
-	globfree(&found);
-}
-
-/* In the order of their names: the maker of the initramfs numbers them. */
-static void load_modules(void)
-{
-	glob_t found;
-	size_t i;
-
-	if (glob("/modules/*.ko", 0, NULL, &found) != 0)
-		return;
-	for (i = 0; i < found.gl_pathc; i++) {
-		dmm_autoclose int fd = open(found.gl_pathv[i], O_RDONLY | O_CLOEXEC);
-
-		if (syscall(SYS_finit_module, fd, "", 0) < 0)
-			printf("# module %s: %s\n", found.gl_pathv[i], strerror(errno));
-	}
 	globfree(&found);
 }
 
