@@ -52,13 +52,14 @@ test-net: ## tests in network namespaces with real programs: root
 	$(BUILD) all tests
 	$(Q)$(RUN) --root $(TESTS_NET)
 
-test-6.1: ## load every BPF object on Debian's kernel 6.1 in an emulated guest
+test-6.1: ## bpf and net tests, the demo and the unit on Debian's kernel 6.1, emulated (as root)
 	$(Q)tools/build/install-packages build run test vm
 	$(BUILD) all tests
-	$(Q)$(RUN) --root $(TESTS_VM)
+	$(Q)tests/vm/harness
 
-test-long: ## all tests at full length: soaks, many seeds
-	+$(Q)LONG=1 DMM_TEST_TIMEOUT=$${DMM_TEST_TIMEOUT:-7200} $(MAKE) --no-print-directory test
+test-long: ## all tests at full length: soaks, many seeds; then those on kernel 6.1
+	+$(Q)LONG=1 DMM_TEST_TIMEOUT=$${DMM_TEST_TIMEOUT:-7200} $(MAKE) --no-print-directory test; \
+	long=$$?; LONG= $(MAKE) --no-print-directory test-6.1 && exit $$long
 
 check: ## what needs no root: headers, format, include rules, packages, unit tests
 	$(BUILD) all tests-unit

@@ -14,18 +14,6 @@
 #include "lib/relay.bpf.h"
 #include "lib/sockaddr.bpf.h"
 
-/* The values of maps that dmmd makes at run time: named here so that this object's BTF has them. */
-struct dmm_map_values {
-	struct dmm_roots_block roots;
-	struct dmm_node nodes;
-	struct dmm_runs_block runs;
-	struct dmm_rules_block rules;
-	struct dmm_gen_meta meta;
-	struct dmm_inst_shared shared;
-	struct dmm_event event;
-};
-const struct dmm_map_values *dmm_map_values;
-
 #define SOCK_STREAM  1
 #define EADDRINUSE   98
 #define MAX_LEVELS   32

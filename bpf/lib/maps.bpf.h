@@ -28,13 +28,26 @@ struct {
 	__type(value, struct dmm_live);
 } dmm_live SEC(".maps");
 
-/* The template of all tables; the real ones are made by dmmd, each with its own BTF type. */
+/* The values of maps that dmmd makes at run time: named here so that each object's BTF has them. */
+struct dmm_map_values {
+	struct dmm_roots_block roots;
+	struct dmm_node nodes;
+	struct dmm_runs_block runs;
+	struct dmm_rules_block rules;
+	struct dmm_gen_meta meta;
+	struct dmm_inst_shared shared;
+	struct dmm_event event;
+};
+const struct dmm_map_values *dmm_map_values;
+
+/* The template of all tables; the real ones are made by dmmd, each with its own BTF type. That the
+ * template has one, too, kernel 6.1 insists on, whichever it is. */
 struct dmm_table_map {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_INNER_MAP);
 	__uint(max_entries, 1);
-	__uint(key_size, sizeof(__u32));
-	__uint(value_size, DMM_BLOCK);
+	__type(key, __u32);
+	__type(value, struct dmm_node);
 };
 
 /* [slot * DMM_NUM_TABLES + table] */
@@ -56,8 +69,8 @@ struct dmm_shared_map {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
-	__uint(key_size, sizeof(__u32));
-	__uint(value_size, sizeof(struct dmm_inst_shared));
+	__type(key, __u32);
+	__type(value, struct dmm_inst_shared);
 };
 
 struct {

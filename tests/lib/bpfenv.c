@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 
 #include <bpf/bpf.h>
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <cmocka.h>
 
@@ -303,11 +304,22 @@ static size_t page_size(void)
 	return (sizeof(struct dmm_inst_shared) + page - 1) / page * page;
 }
 
+/* An inner map as dmmd makes them: with a BTF type, or kernel 6.1 takes it for another kind of map. */
+static int typed_map(const struct bpfenv *env, const char *name, const char *type, uint32_t size,
+		     uint32_t n, uint32_t flags)
+{
+	const struct btf *btf = bpf_object__btf(env->sock->obj);
+	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = flags, .btf_fd = btf__fd(btf),
+		    .btf_key_type_id = btf__find_by_name(btf, "__u32"),
+		    .btf_value_type_id = btf__find_by_name_kind(btf, type, BTF_KIND_STRUCT));
+
+	return bpf_map_create(BPF_MAP_TYPE_ARRAY, name, sizeof(uint32_t), size, n, &opts);
+}
+
 struct dmm_inst_shared *bpfenv_make_shared(const struct bpfenv *env, uint32_t id)
 {
-	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = BPF_F_MMAPABLE);
-	dmm_autoclose int fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, "test_shared", 4,
-					      sizeof(struct dmm_inst_shared), 1, &opts);
+	dmm_autoclose int fd = typed_map(env, "test_shared", "dmm_inst_shared",
+					 sizeof(struct dmm_inst_shared), 1, BPF_F_MMAPABLE);
 	void *page;
 
 	assert_true(fd >= 0);
@@ -336,11 +348,10 @@ void bpfenv_beat(struct dmm_inst_shared *page, uint64_t age_ms)
 						   : now + 3600 * DMM_NS_PER_SEC;
 }
 
-static int make_table(const void *blocks, uint32_t n)
+static int make_table(const struct bpfenv *env, const void *blocks, uint32_t n)
 {
-	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = BPF_F_INNER_MAP);
-	int fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, "test_table", 4, DMM_BLOCK, DMM_MAX(n, 1u),
-				&opts);
+	int fd = typed_map(env, "test_table", "dmm_node", DMM_BLOCK, DMM_MAX(n, 1u),
+			   BPF_F_INNER_MAP);
 	uint32_t i;
 
 	assert_true(fd >= 0);
@@ -360,7 +371,7 @@ void bpfenv_install(const struct bpfenv *env, uint32_t slot, const struct dmm_ta
 
 	for (t = 0; t < DMM_NUM_TABLES; t++) {
 		keys[t] = slot * DMM_NUM_TABLES + t;
-		fds[t] = make_table(tables->blocks[t], tables->n_blocks[t]);
+		fds[t] = make_table(env, tables->blocks[t], tables->n_blocks[t]);
 	}
 	assert_int_equal(bpf_map_update_batch(bpfenv_map(env, "dmm_tables"), keys, fds, &n, &opts),
 			 0);

@@ -34,6 +34,8 @@ OUT = os.environ.get("O", os.path.join(ROOT, ".output"))
 if not os.path.isabs(OUT):
     OUT = os.path.join(ROOT, OUT)
 LONG = bool(os.environ.get("LONG"))
+# how much slower this machine is than one that waits and limits in seconds are made for
+SLOW = float(os.environ.get("DMM_TEST_SLOW") or 1)
 CLONE_NEWNET = 0x40000000
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -54,7 +56,7 @@ def cgroup2_mount():
 
 def wait_for(what, predicate, seconds=20, every=0.02):
     """Waits generously; a hang is a failure that names what never came."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds * SLOW
     while True:
         value = predicate()
         if value:
@@ -174,7 +176,7 @@ class World:
         ready, other = socket.socketpair()
         child = self.start(_server, fn, port, other, host=host)
         other.close()
-        ready.settimeout(20)
+        ready.settimeout(20 * SLOW)
         assert ready.recv(1) == b"R", "server did not start"
         return child
 
@@ -320,9 +322,9 @@ spec:
         if self.daemon and self.daemon.poll() is None:
             self.daemon.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.daemon.wait(10)
+                self.daemon.wait(10 * SLOW)
         with contextlib.suppress(Exception):
-            self.ctl("teardown", check=False, timeout=30)
+            self.ctl("teardown", check=False, timeout=30 * SLOW)
         for p in self.procs:
             if p.poll() is None:
                 p.kill()
@@ -379,6 +381,7 @@ class Child:
 
     def result(self, timeout=60):
         data = bytearray()
+        timeout *= SLOW
         os.set_blocking(self.read, False)
         end = time.monotonic() + timeout
         import select
@@ -411,7 +414,7 @@ class Child:
 
 def connected(addr, port):
     s = socket.socket(socket.AF_INET6 if ":" in addr else socket.AF_INET)
-    s.settimeout(30)
+    s.settimeout(30 * SLOW)
     s.connect((addr, port))
     return s
 

@@ -1,21 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-# What the guests share: how they end, and Debian's kernel 6.1, downloaded once into $O/vm, never
-# installed. The includer is in the top folder.
+# shellcheck shell=bash
+# What the two guests share: Debian's kernel 6.1, downloaded once into $O/vm and never installed, and
+# the emulated machine (no KVM needed) that it boots in. Sourced in the top folder; the includer
+# says how it ends: skip() and bail().
 
 out=${O:-.output}
 cache=$out/vm
 export PATH=$PATH:/usr/sbin:/sbin
 tmp=
-
-skip() {
-	echo "1..0 # SKIP $1"
-	exit 0
-}
-
-bail() {
-	echo "Bail out! $1"
-	exit 1
-}
 
 cleanup() {
 	[ -z "$tmp" ] || rm -rf "$tmp"
@@ -68,7 +60,7 @@ get_kernel() {
 
 # The modules "$@", in this order, into $root/modules for an init that has no modprobe.
 add_modules() {
-	local n=0 m
+	local n=10 m
 
 	mkdir -p "$root/modules"
 	for m in "$@"; do
@@ -81,16 +73,19 @@ make_initramfs() {
 	(cd "$root" && find . | cpio -o -H newc -R 0:0 --quiet) >"$tmp/initramfs"
 }
 
-# An emulated machine, no KVM needed: boot SECONDS APPEND [QEMU-OPTION...]; its console goes to
-# $tmp/console.
-boot() {
+# machine SECONDS APPEND QEMU-OPTION...
+machine() {
 	local seconds=$1 append=$2
 
 	shift 2
 	timeout -k 5 "$seconds" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -no-reboot \
-		-display none -net none -kernel "$cache/$package/vmlinuz" -initrd "$tmp/initramfs" \
-		-serial stdio -append "console=ttyS0 quiet loglevel=1 panic=-1 oops=panic $append" \
-		"$@" </dev/null 2>&1 | tr -d '\r' >"$tmp/console"
+		-display none -monitor none -net none -kernel "$cache/$package/vmlinuz" \
+		-initrd "$tmp/initramfs" \
+		-append "console=ttyS0 quiet loglevel=1 panic=-1 oops=panic $append" "$@" </dev/null 2>&1
+}
+
+show_console() {
+	tail -n 30 "$tmp/console" | tr -d '\r' | sed 's/^/# console: /'
 }
 
 trap cleanup EXIT

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-# The test guest's init is static: the guest has no libraries but those its tests bring along.
+# The guests' inits are static: an initramfs has no libraries but those its tests bring along. The
+# tests that only the guest with a disk can run belong to `make test-6.1`, not to `make test`.
 
-vm-init := $(O)/tests/vm/init
-TEST_PROGRAMS += $(vm-init)
-DEPENDS += $(vm-init).d
+vm-inits := $(O)/tests/vm/init $(O)/tests/vm/diskinit
+TEST_PROGRAMS += $(vm-inits)
+DEPENDS += $(vm-inits:%=%.d)
+TESTS_GUEST += $(wildcard tests/vm/test_*.py)
 
-$(vm-init): $(vm-init).o
+$(vm-inits): %: %.o
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS) -static -o $@ $< $(call pkg,libbpf libelf zlib,--static --libs)

@@ -364,6 +364,7 @@ static int open_io(uint32_t ifindex)
 	struct dmm_xsk_open args = { .frame_size = FRAME_SIZE,
 				     .n_frames = FRAMES,
 				     .n_queues = 1,
+				     .ifindex = ifindex,
 				     .mtu = b.mirror.mtu,
 				     .descs = &desc };
 	uint32_t queue = 0;

@@ -166,6 +166,7 @@ static int open_xsk(struct rig *rig)
 	struct dmm_xsk_open args = { .frame_size = FRAME_SIZE,
 				     .n_frames = FRAMES,
 				     .n_queues = 1,
+				     .ifindex = rig->ifindex,
 				     .mtu = 1500,
 				     .descs = &desc };
 	uint32_t queue = 0;

@@ -18,6 +18,7 @@
 #include <xdp/xsk.h>
 
 #include "base/util.h"
+#include "pktio/xsk_internal.h"
 
 /* So that the IP header of a frame to send is 16-byte aligned, with a cache line before it. */
 #define SEND_HEADROOM 66u
@@ -489,6 +490,15 @@ static int allocate(struct xsk *x)
 	return 0;
 }
 
+/* As the sockets were bound that create() tried. */
+static int bind_queue(const struct dmm_xsk_open *args, uint32_t i)
+{
+	const struct dmm_handover_xsk *desc = &args->descs[i];
+
+	return dmm_xsk_bind(args->xsk_fds[i], args->ifindex, desc->queue, i ? args->xsk_fds[0] : -1,
+			    desc->flags & DMM_XSK_ZEROCOPY ? XDP_ZEROCOPY : XDP_COPY);
+}
+
 static int map_all(struct xsk *x, const struct dmm_xsk_open *args)
 {
 	uint32_t i;
@@ -503,6 +513,8 @@ static int map_all(struct xsk *x, const struct dmm_xsk_open *args)
 	for (i = 0; i < x->n_queues; i++) {
 		x->queues[i].fd = args->xsk_fds[i];
 		r = map_queue(&x->queues[i], &args->descs[i]);
+		if (!r && (args->descs[i].flags & DMM_XSK_UNBOUND))
+			r = bind_queue(args, i);
 		if (r < 0)
 			return r;
 	}

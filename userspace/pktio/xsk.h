@@ -16,7 +16,9 @@ struct dmm_xsk_request {
 	uint32_t frames_per_queue;
 };
 
-/* The privileged half. On success @ret_umem_fd and @xsk_fds[n_queues] (array of the caller) are the
+/* The privileged half. Before 6.4 the kernel lets nobody map the rings of a bound socket: there the
+ * sockets are bound once, to learn what can be had, and those handed out are left for dmm_xsk_open()
+ * to bind (DMM_XSK_UNBOUND). On success @ret_umem_fd and @xsk_fds[n_queues] (array of the caller) are the
  * caller's, @descs describes each. -EBUSY: a queue already has a socket. Nothing is left open on
  * failure. The caller's mapping of the UMEM is not kept. */
 int dmm_xsk_create(const struct dmm_xsk_request *request, int *ret_umem_fd, uint64_t *ret_umem_size,
@@ -29,6 +31,7 @@ struct dmm_xsk_open {
 	uint64_t umem_size;
 	uint32_t frame_size, n_frames;
 	uint32_t n_queues;
+	uint32_t ifindex; /* of what create() was asked for */
 	uint32_t mtu;
 	const int *xsk_fds;
 	const struct dmm_handover_xsk *descs;

@@ -13,6 +13,7 @@
 #include <xdp/xsk.h>
 
 #include "base/util.h"
+#include "pktio/xsk_internal.h"
 #include "policy/policy.h"
 
 #ifndef SO_PREFER_BUSY_POLL
@@ -86,12 +87,19 @@ static bool is_zerocopy(int fd)
 
 /* The kernel frees the queue of a closed socket from a work item, some milliseconds later: without
  * patience a restarted instance would find its own predecessor there. */
-static int bind_patiently(int fd, const struct sockaddr_xdp *addr)
+int dmm_xsk_bind(int fd, uint32_t ifindex, uint32_t queue, int owner_fd, uint16_t mode)
 {
+	struct sockaddr_xdp addr = {
+		.sxdp_family = AF_XDP,
+		.sxdp_flags = owner_fd < 0 ? XDP_USE_NEED_WAKEUP | mode : XDP_SHARED_UMEM,
+		.sxdp_ifindex = ifindex,
+		.sxdp_queue_id = queue,
+		.sxdp_shared_umem_fd = owner_fd < 0 ? 0 : owner_fd,
+	};
 	int tries;
 
 	for (tries = 0; tries < BIND_TRIES; tries++) {
-		if (bind(fd, (const struct sockaddr *)addr, sizeof(*addr)) == 0)
+		if (bind(fd, (const struct sockaddr *)&addr, sizeof(addr)) == 0)
 			return 0;
 		if (errno != EBUSY)
 			return -errno;
@@ -100,22 +108,15 @@ static int bind_patiently(int fd, const struct sockaddr_xdp *addr)
 	return -EBUSY;
 }
 
-/* One bound socket. The first one (@owner_fd -1) registers the UMEM and chooses the copy mode; the
- * others share the UMEM and, as the kernel has it, inherit the mode. */
-static int make_socket(const struct dmm_xsk_request *request, uint32_t queue, void *umem,
-		       uint64_t umem_size, int owner_fd, uint16_t mode,
-		       struct dmm_handover_xsk *desc)
+/* One socket, bound unless @desc says otherwise. The first one (@owner_fd -1) registers the UMEM and
+ * chooses the copy mode; the others share the UMEM and, as the kernel has it, inherit the mode. */
+static int make_socket(const struct dmm_xsk_request *request, void *umem, uint64_t umem_size,
+		       int owner_fd, uint16_t mode, struct dmm_handover_xsk *desc)
 {
 	struct xdp_umem_reg reg = {
 		.addr = (uintptr_t)umem,
 		.len = umem_size,
 		.chunk_size = request->frame_size,
-	};
-	struct sockaddr_xdp addr = {
-		.sxdp_family = AF_XDP,
-		.sxdp_flags = XDP_USE_NEED_WAKEUP | mode,
-		.sxdp_ifindex = request->ifindex,
-		.sxdp_queue_id = queue,
 	};
 	dmm_autoclose int fd = socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	int r;
@@ -127,12 +128,10 @@ static int make_socket(const struct dmm_xsk_request *request, uint32_t queue, vo
 	r = set_rings(fd, desc);
 	if (r < 0)
 		return r;
-	if (owner_fd >= 0) {
-		addr.sxdp_flags = XDP_SHARED_UMEM;
-		addr.sxdp_shared_umem_fd = owner_fd;
-	}
 	prefer_busy_poll(fd);
-	r = bind_patiently(fd, &addr);
+	if (desc->flags & DMM_XSK_UNBOUND)
+		return DMM_TAKE_FD(fd);
+	r = dmm_xsk_bind(fd, request->ifindex, desc->queue, owner_fd, mode);
 	if (r < 0)
 		return r;
 	desc->flags = DMM_XSK_NEED_WAKEUP | (is_zerocopy(fd) ? DMM_XSK_ZEROCOPY : 0);
@@ -151,7 +150,7 @@ static int make_sockets(const struct dmm_xsk_request *request, void *umem, uint6
 	uint32_t i;
 
 	for (i = 0; i < request->n_queues; i++) {
-		fds[i] = make_socket(request, i, umem, umem_size, i ? fds[0] : -1, mode, &descs[i]);
+		fds[i] = make_socket(request, umem, umem_size, i ? fds[0] : -1, mode, &descs[i]);
 		if (fds[i] < 0) {
 			int err = fds[i];
 
@@ -180,6 +179,28 @@ static int make_sockets_by_ladder(const struct dmm_xsk_request *request, void *u
 			r = make_sockets(request, umem, umem_size, XDP_COPY, fds, descs);
 		return r;
 	}
+}
+
+static bool maps_when_bound(int fd)
+{
+	void *ring = mmap(NULL, 1, PROT_READ, MAP_SHARED, fd, XDP_UMEM_PGOFF_FILL_RING);
+
+	if (ring == MAP_FAILED)
+		return errno != EBUSY;
+	munmap(ring, 1);
+	return true;
+}
+
+/* Others in place of the bound ones, which have shown what can be had. */
+static int make_unbound(const struct dmm_xsk_request *request, void *umem, uint64_t umem_size,
+			int *fds, struct dmm_handover_xsk *descs)
+{
+	uint32_t i;
+
+	close_all(fds, request->n_queues);
+	for (i = 0; i < request->n_queues; i++)
+		descs[i].flags |= DMM_XSK_UNBOUND;
+	return make_sockets(request, umem, umem_size, 0, fds, descs);
 }
 
 static bool is_native(uint32_t ifindex)
@@ -223,6 +244,8 @@ int dmm_xsk_create(const struct dmm_xsk_request *request, int *ret_umem_fd, uint
 	if (umem == MAP_FAILED)
 		return -errno;
 	r = make_sockets_by_ladder(request, umem, size, fds, made);
+	if (!r && !maps_when_bound(fds[0]))
+		r = make_unbound(request, umem, size, fds, made);
 	munmap(umem, size); /* the kernel has pinned the pages */
 	if (r < 0)
 		return r;

@@ -63,8 +63,9 @@ struct dmm_handover {
 	char ifname[16];
 };
 
-/* One AF_XDP socket, bound: queue @queue of the interface. Ring sizes in entries. The n_frames of
- * the UMEM are shared evenly: queue i owns frames i * n_frames / n_queues and on. */
+/* One AF_XDP socket, bound to queue @queue of the interface unless the flags say otherwise. Ring sizes
+ * in entries. The n_frames of the UMEM are shared evenly: queue i owns frames i * n_frames / n_queues
+ * and on. */
 struct dmm_handover_xsk {
 	__u32 queue;
 	__u32 rx_size, tx_size, fill_size, comp_size;
@@ -73,6 +74,7 @@ struct dmm_handover_xsk {
 #define DMM_XSK_ZEROCOPY    1u
 #define DMM_XSK_NEED_WAKEUP 2u
 #define DMM_XSK_NATIVE	    4u
+#define DMM_XSK_UNBOUND	    8u /* the instance binds it, once it has mapped the rings */
 
 struct dmm_msg_text {
 	char text[512];
