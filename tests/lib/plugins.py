@@ -16,7 +16,8 @@ static int cr(const struct dmm_stack_params *p, const struct dmm_host *h, struct
 static void de(struct dmm_stack *s) {}
 static void in(struct dmm_stack *s, const struct dmm_frame *f, unsigned int n) {}
 static uint64_t ti(struct dmm_stack *s, uint64_t n) { return UINT64_MAX; }
-static int co(struct dmm_stack *s, const struct dmm_connect *a, struct dmm_conn **r) { return -1; }
+static int co(struct dmm_stack *s, const struct dmm_connect *a, struct dmm_conn **r)
+{ %(connect)s }
 static ssize_t se(struct dmm_conn *c, const void *b, size_t n) { return 0; }
 static size_t sp(struct dmm_conn *c) { return 0; }
 static unsigned int pe(struct dmm_conn *c, struct iovec *v, unsigned int n) { return 0; }
@@ -34,9 +35,9 @@ const struct dmm_stack_ops %(symbol)s = {
 
 
 def build(path, headers=(), **differs):
-    """Makes the plug-in @path (.so); @differs: create, load (bodies, with these @headers), symbol,
-    abi, peek."""
-    parts = {"create": "*r = (void *)ld; return 0;", "load": "", "symbol": "dmm_stack_plugin",
+    """Makes the plug-in @path (.so); @differs: create, load, connect (bodies, with these @headers),
+    symbol, abi, peek."""
+    parts = {"create": "*r = (void *)ld; return 0;", "load": "", "connect": "return -1;", "symbol": "dmm_stack_plugin",
              "abi": "DMM_STACK_ABI", "peek": "pe", **differs,
              "headers": "\n".join(f"#include <{h}>" for h in headers)}
     source = path + ".c"

@@ -222,6 +222,37 @@ def hung_instance_is_killed_in_the_end(w):
     w.ready()
 
 
+def connect_error(addr):
+    """errno of a blocking connect(), 0 when it stands."""
+    with socket.socket() as s:
+        return s.connect_ex((addr, ECHO))
+
+
+@test
+def endless_loop_in_a_plugin_is_a_hang(w):
+    """It runs, but beats no more: new flows follow the rule at once, the held one is refused when
+    dmmd has ended the instance, and the next instance takes its place."""
+    os.makedirs(f"{w.dir}/stacks", exist_ok=True)
+    plugins.build(f"{w.dir}/stacks/spin.so", connect="for (;;);")
+    sh("cp", f"{OUT}/stacks/lwip.so", f"{w.dir}/stacks/lwip.so")
+    w.stop()
+    w.restart("--stacks-dir", f"{w.dir}/stacks", "--dead-after", "3")
+    w.apply(w.policy(plugin="spin"))
+    pid = w.ready()
+    held = w.start(connect_error, w.server4, cgroup="/fast")
+    time.sleep(1.5)  # older than any heartbeat may be
+    assert not any(w.is_steered(w.port(addr)) for addr in (w.server4, w.server6))
+    assert alive(pid), "it was ended before new flows were turned away"
+    assert held.result(30) == errno.ECONNREFUSED
+    w.ready(not_pid=pid)
+    assert not alive(pid) and "heartbeat" in w.stack()["last_death"], w.stack()
+    w.apply(w.policy())
+    w.check_policy()
+    w.stop()
+    w.restart()
+    w.ready()
+
+
 # --- what it holds, and what the instance may ---
 
 def sockets_of(pid):
