@@ -58,7 +58,7 @@ def flows_work_on_every_queue(w):
     w.call(talk, w.server4, cgroup="/fast")
     used = [b - a for a, b in zip(before, queue_packets(w))]
     print(f"# packets by queue: {used}")
-    assert all(n > FLOWS for n in used), f"not both queues were used: {used}"
+    assert all(n >= FLOWS for n in used), f"not both queues were used: {used}"
 
 
 @test
