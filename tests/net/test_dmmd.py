@@ -222,12 +222,6 @@ def hung_instance_is_killed_in_the_end(w):
     w.ready()
 
 
-def connect_error(addr):
-    """errno of a blocking connect(), 0 when it stands."""
-    with socket.socket() as s:
-        return s.connect_ex((addr, ECHO))
-
-
 @test
 def endless_loop_in_a_plugin_is_a_hang(w):
     """It runs, but beats no more: new flows follow the rule at once, the held one is refused when
@@ -239,7 +233,7 @@ def endless_loop_in_a_plugin_is_a_hang(w):
     w.restart("--stacks-dir", f"{w.dir}/stacks", "--dead-after", "3")
     w.apply(w.policy(plugin="spin"))
     pid = w.ready()
-    held = w.start(connect_error, w.server4, cgroup="/fast")
+    held = w.start(connect_errno, w.server4, cgroup="/fast")
     time.sleep(1.5)  # older than any heartbeat may be
     assert not any(w.is_steered(w.port(addr)) for addr in (w.server4, w.server6))
     assert alive(pid), "it was ended before new flows were turned away"

@@ -16,6 +16,8 @@
 #include <sys/wait.h>
 
 #include "base/file.h"
+#include "base/mountinfo.h"
+#include "base/proc.h"
 #include "base/util.h"
 #include "dmmd/dmmd.h"
 
@@ -118,19 +120,40 @@ static int open_in(struct job *job)
 	return r < 0 ? r : run_child(job);
 }
 
+/* Below the root of the policy's cgroups, or, where that is the mount's own root, which is mode 0555 and
+ * dmmd has no CAP_DAC_OVERRIDE, below the cgroup that dmmd is in: of its unit or session. */
+static int make_cgroup(struct dmmd *d, char ret[static PATH_MAX])
+{
+	char name[32], mount[PATH_MAX], own[PATH_MAX];
+	int r, n;
+
+	snprintf(name, sizeof(name), "/.dmm-raw-%d", (int)getpid());
+	r = dmmd_cgroup_full(d, name, ret);
+	if (r < 0)
+		return r;
+	if (mkdir(ret, 0755) == 0 || errno == EEXIST)
+		return 0;
+	if (errno != EACCES)
+		return -errno;
+	r = dmm_mount_covering("cgroup2", d->options.cgroup_root, mount, sizeof(mount));
+	if (r == 0)
+		r = dmm_proc_cgroup(getpid(), own, sizeof(own));
+	if (r < 0)
+		return r;
+	n = snprintf(ret, PATH_MAX, "%s%s%s", mount, own, name);
+	if (n >= PATH_MAX)
+		return -ENAMETOOLONG;
+	return mkdir(ret, 0755) == 0 || errno == EEXIST ? 0 : -errno;
+}
+
 int dmmd_raw_open(struct dmmd *d, int ret_fds[static DMM_NUM_FAMILIES])
 {
 	struct job job = { .fds = { -1, -1 }, .r = -ECHILD };
-	char name[32];
-	int r;
+	int r = make_cgroup(d, job.cgroup);
 
-	snprintf(name, sizeof(name), "/.dmm-raw-%d", (int)getpid());
-	r = dmmd_cgroup_full(d, name, job.cgroup);
 	if (r < 0)
 		return r;
 	snprintf(job.procs, sizeof(job.procs), "%s/cgroup.procs", job.cgroup);
-	if (mkdir(job.cgroup, 0755) < 0 && errno != EEXIST)
-		return -errno;
 	r = open_in(&job);
 	if (rmdir(job.cgroup) < 0 && r == 0)
 		r = -errno;
