@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/fsuid.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
@@ -320,6 +321,26 @@ static void listener_ready(struct dmmd_source *source, uint32_t events)
 		refuse_client(control);
 }
 
+/* Made as the group's: so it is never open to a wrong one, and CAP_CHOWN is not needed. */
+static int listen_for_group(const char *path, gid_t gid, int *ret_fd)
+{
+	dmm_autoclose int fd = -1;
+	struct stat st;
+	int r;
+
+	setfsgid(gid);
+	r = dmm_unix_listen(path, SOCK_STREAM | SOCK_NONBLOCK, 0660, &fd);
+	setfsgid(getegid());
+	if (r < 0)
+		return r;
+	if (stat(path, &st) < 0)
+		return -errno;
+	if (st.st_gid != gid)
+		return -EPERM;
+	*ret_fd = DMM_TAKE_FD(fd);
+	return 0;
+}
+
 int dmmd_control_init(struct dmmd *d)
 {
 	struct dmmd_options *o = &d->options;
@@ -331,12 +352,11 @@ int dmmd_control_init(struct dmmd *d)
 
 	if (snprintf(path, sizeof(path), "%s/dmmd.sock", o->run_dir) >= (int)sizeof(path))
 		return -ENAMETOOLONG;
-	r = dmm_unix_listen(path, SOCK_STREAM | SOCK_NONBLOCK, 0600, &fd);
+	r = shared ? listen_for_group(path, o->socket_gid, &fd)
+		   : dmm_unix_listen(path, SOCK_STREAM | SOCK_NONBLOCK, 0600, &fd);
 	if (r < 0)
-		return dmm_err(r, "%s", path);
-	/* owner first: never open to a wrong group */
-	if (shared && (chown(path, 0, o->socket_gid) < 0 || chmod(path, 0660) < 0))
-		return dmm_err(-errno, "%s for group %s", path, o->group);
+		return dmm_err(r, "%s%s%s", path, shared ? " for group " : "",
+			       shared ? o->group : "");
 	control = calloc(1, sizeof(*control));
 	if (!control)
 		return -ENOMEM;
