@@ -74,6 +74,9 @@ class UnitWorld(World):
         return self.policy(rules=f"""
     - name: slice-out
       match: {{cgroup: /{SLICE}, proto: tcp, direction: connect}}
+      action: {{stack: fast, onUnavailable: kernel}}
+    - name: fast-out
+      match: {{cgroup: /fast, proto: tcp, direction: connect}}
       action: {{stack: fast, onUnavailable: kernel}}""")
 
     def property(self, name):
@@ -144,7 +147,7 @@ def its_instances_run_as_dmm_in_its_cgroup(w):
 @test
 def stopped_it_leaves_its_instances_and_the_steering(w):
     pid = w.ready()
-    with Flows(w, cgroups=(f"/{SLICE}/flows",)) as flows:
+    with Flows(w, cgroups=("/fast",)) as flows:
         systemctl("stop", UNIT)
         assert not w.is_active()
         assert os.path.exists(f"/proc/{pid}"), "the instance died with the unit"
@@ -160,7 +163,7 @@ def stopped_it_leaves_its_instances_and_the_steering(w):
 @test
 def restarted_it_takes_over(w):
     pid, before = w.ready(), w.main_pid()
-    with Flows(w, cgroups=(f"/{SLICE}/flows",)) as flows:
+    with Flows(w, cgroups=("/fast",)) as flows:
         systemctl("restart", UNIT)
         assert w.main_pid() != before and w.ready() == pid
         flows.all_go_on()
