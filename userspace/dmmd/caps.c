@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <linux/capability.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 
 #include "base/log.h"
@@ -16,6 +15,7 @@ static const int kept[] = {
 	CAP_PERFMON,	     /* the programs follow pointers of the kernel's */
 	CAP_NET_ADMIN,	     /* attaches to cgroups, interfaces and lo; reserves ports */
 	CAP_NET_RAW,	     /* opens AF_XDP and raw sockets for the instances */
+	CAP_IPC_LOCK,	     /* memory of AF_XDP is locked */
 	CAP_SYS_ADMIN,	     /* enters network namespaces; gives instances an empty root */
 	CAP_SETUID,	     /* instances become the user dmm */
 	CAP_SETGID,	     /* instances become the group dmm */
@@ -45,14 +45,10 @@ int dmmd_caps_init(struct dmmd *d)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3];
-	struct rlimit unlimited = { RLIM_INFINITY, RLIM_INFINITY };
 	uint64_t keep = wanted();
 	int r;
 
 	(void)d;
-	/* memory of AF_XDP is locked: so CAP_IPC_LOCK need not be kept */
-	if (setrlimit(RLIMIT_MEMLOCK, &unlimited) < 0)
-		dmm_debug("RLIMIT_MEMLOCK: %s", strerror(errno));
 	if (syscall(SYS_capget, &header, sets) < 0)
 		return dmm_err(-errno, "capabilities");
 	/* a root without CAP_SETPCAP keeps its bounding set: what it has not it cannot give */
