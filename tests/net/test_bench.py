@@ -72,7 +72,9 @@ def every_row_has_every_column(_):
     assert all(c["call"] > 0 and c["up"] > 0 for c in got["connect"]), got["connect"]
     assert [m["rules"] for m in got["matcher"]] == [10, 10000], got["matcher"]
     assert all(m["ns"] > 0 and m["hits"] * 3 // 2 in range(99999, 100002) for m in got["matcher"])
-    assert len(got["xdp"]) >= 5 and all(x["ns"] > 0 for x in got["xdp"]), got["xdp"]
+    assert len(got["xdp"]) >= 5 and all(
+        list(x["rules"]) == ["10", "10000"] and min(of["ns"]["low"] for of in x["rules"].values()) > 0
+        for x in got["xdp"]), got["xdp"]
 
 
 @test

@@ -5,6 +5,7 @@
 import contextlib
 import io
 import os
+import re
 import sys
 import xml.etree.ElementTree
 
@@ -13,7 +14,7 @@ sys.path.insert(0, os.path.join(ROOT, "tools/bench"))
 sys.dont_write_bytecode = True
 import picture  # noqa: E402
 import report  # noqa: E402
-from hosts import BASELINE  # noqa: E402
+from hosts import ALONE_PORT, BASELINE, ECHO, PAIRS, POINTS, ROWS, SEND, SWALLOW  # noqa: E402
 
 tests = []
 
@@ -75,6 +76,48 @@ def pairs_are_of_the_same_round():
     line, = report.pairs(crr, ["crr"])
     assert (line["row"], line["of"]) == ("lo_beside", "lo")
     assert line["columns"]["crr"]["rounds"] == [1, 0.95, 0.9], line
+
+
+@test
+def xdp_figures_are_by_how_many_rules():
+    def cases(floor, ns):
+        return [{"case": "return XDP_PASS", "ns": floor, "over": 0.0},
+                {"case": "redirect", "ns": ns, "over": ns - floor}]
+
+    lines = report.xdp([{10: cases(20, 30), 10000: cases(20, 31)},
+                        {10000: cases(21, 33), 10: cases(22, 33)},
+                        {10: cases(20, 40), 10000: cases(24, 30)}])
+    assert [line["case"] for line in lines] == ["return XDP_PASS", "redirect"], lines
+    assert list(lines[1]["rules"]) == [10, 10000], lines
+    assert lines[1]["rules"][10]["ns"]["rounds"] == [30, 33, 40], lines
+    assert lines[1]["rules"][10000]["over"]["rounds"] == [11, 12, 6], lines
+    # of the same round: 31 - 30, 33 - 33, 30 - 40
+    assert lines[1]["more_rules"] == {"median": 0, "low": -10, "high": 1, "rounds": [1, 0, -10]}, lines
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        report.print_xdp(lines)
+    line = next(row for row in said.getvalue().splitlines() if row.startswith("redirect"))
+    assert re.split(" {2,}", line)[1:] == ["33.0 [30.0-40.0]", "+11.0 [+10.0 to +20.0]", "31.0 [30.0-33.0]",
+                                    "+11.0 [+6.0 to +12.0]", "+0.0 [-10.0 to +1.0]"], line
+
+
+@test
+def rows_columns_and_ports_fit_each_other():
+    assert all(row.base in ROWS and ROWS[row.base].family == row.family for row in ROWS.values())
+    assert all(a in ROWS and b in ROWS for a, b, _ in PAIRS)
+    assert all(column[0] in POINTS for column in report.COLUMNS.values())
+    assert {p.connections for p in POINTS.values() if p.mode == "rr"} == {1, 32, 256}
+
+    def defined(name, file):
+        with open(os.path.join(ROOT, "tools/bench", file)) as f:
+            return int(re.search(rf"#define {name}\s+(\d+)", f.read())[1])
+
+    echo_ports = defined("ECHO_PORTS", "services.h")
+    assert (ECHO, SWALLOW, SEND) == (0, echo_ports, echo_ports + 1)
+    first, n = (defined(name, "alone_stack.h") for name in ("ALONE_FIRST_PORT", "ALONE_PORTS"))
+    assert first <= ALONE_PORT and ALONE_PORT + SEND < first + n
+    assert (first, first + n - 1) == tuple(defined(name, "floor.bpf.c")
+                                           for name in ("FIRST_PORT", "LAST_PORT"))
 
 
 @test

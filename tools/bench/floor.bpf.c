@@ -11,7 +11,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-#define FIRST_PORT 20000 /* as in alone.c */
+#define FIRST_PORT 20000 /* as in alone_stack.h */
 #define LAST_PORT  31999
 
 struct {

@@ -5,7 +5,7 @@
   c1 - s1  plain veth, all offloads on
   c2 - s2  plain veth, offloads off as on c0
   c3 - s3  as c2, with an XDP program on c3 that does nothing
-  c4 - s4  as c2, for a stack that runs alone
+  c4 - s4  as c2, for a stack that runs alone, as a client on c4 or as a server on s4
   lo       of the client host, where DMM has its filter, and of the server host, where it has none
 """
 
@@ -25,13 +25,16 @@ sys.path.insert(0, os.path.join(HERE, "../../tests/lib"))
 from dmmtest import OUT, World, sh, wait_for  # noqa: E402
 
 ALL_OFF = [w for f in ("tx", "rx", "sg", "tso", "gso", "gro") for w in (f, "off")]
-PORT, CRR_SLOTS = 7001, 8
-SWALLOW_PORT, SEND_PORT = PORT + 8, PORT + 9  # as in serve.c
+CRR_SLOTS = 8
+PORT, ALONE_PORT = 7001, 20001  # the first of a server; of a stack's as in alone_stack.h
+ECHO, SWALLOW, SEND = 0, 8, 9  # ports from that on, as in services.h
 
 # link: the number of a veth, or the host whose lo is meant. cgroup: "plain" is outside of DMM, "kernel" is
-# attached and gets the kernel verdict. poll: of the instance; "alone" and "alone, spins" are the stack in
-# the client's own process. base: the row that a row is compared with.
-Row = collections.namedtuple("Row", "link cgroup poll spin family base what")
+# attached and gets the kernel verdict. stack: how the instance polls; or "alone", "serves": the stack is in
+# the client's or the server's own process. spin: that process, otherwise the kernel's server, spins.
+# base: the row that a row is compared with.
+Row = collections.namedtuple("Row", "link cgroup stack spin family base what")
+STEERED = ("adaptive", "busy")
 BASELINE, BASELINE6 = "kernel_alloff", "kernel_alloff6"
 ROWS = {
     "kernel_on": Row(1, "plain", None, False, 4, BASELINE,
@@ -52,11 +55,22 @@ ROWS = {
                      "the same, poll: busy: it spins on a CPU that somebody else needs"),
     "lwip_alone": Row(4, "plain", "alone", False, 4, BASELINE,
                       "lwIP on AF_XDP in the client's own loop, without doors and relay"),
-    "lwip_alone_spin": Row(4, "plain", "alone, spins", False, 4, BASELINE,
+    "lwip_alone_spin": Row(4, "plain", "alone", True, 4, BASELINE,
                            "the same, it spins instead of sleeping"),
+    "lwip_serve": Row(4, "plain", "serves", False, 4, BASELINE,
+                      "lwIP on AF_XDP in the server's own loop, the client in the kernel"),
+    "lwip_serve_spin": Row(4, "plain", "serves", True, 4, BASELINE,
+                           "the same, it spins instead of sleeping"),
+    "kernel_on6": Row(1, "plain", None, False, 6, BASELINE6,
+                      "over IPv6: the kernel on a plain veth, all offloads on, no XDP"),
     BASELINE6: Row(2, "plain", None, False, 6, BASELINE6, "the baseline over IPv6"),
     "lwip_adaptive6": Row(0, "fast", "adaptive", False, 6, BASELINE6,
                           "steered through lwIP over IPv6"),
+    "lwip_busy6": Row(0, "fast", "busy", False, 6, BASELINE6, "the same, poll: busy"),
+    "lwip_alone6": Row(4, "plain", "alone", False, 6, BASELINE6,
+                       "lwIP in the client's own loop over IPv6"),
+    "lwip_serve6": Row(4, "plain", "serves", False, 6, BASELINE6,
+                       "lwIP in the server's own loop over IPv6"),
     "lo": Row("server", "plain", None, False, 4, "lo", "loopback on a host without DMM"),
     "lo_beside": Row("client", "plain", None, False, 4, "lo",
                      "loopback of an application outside of DMM, on a host with it"),
@@ -65,15 +79,17 @@ ROWS = {
 PAIRS = (("kernel_beside", "kernel_xdp", "kernel flows on a stack's interface / an empty XDP program"),
          ("lo_beside", "lo", "loopback beside DMM / without DMM"),
          ("lwip_adaptive", "lwip_alone", "lwIP behind the relay / alone"),
-         ("lwip_busy", "lwip_alone_spin", "lwIP behind the relay / alone, both spin"))
+         ("lwip_busy", "lwip_alone_spin", "lwIP behind the relay / alone, both spin"),
+         ("lwip_serve_spin", "kernel_onspin", "lwIP as the server, alone / the kernel, both spin"))
 
 Point = collections.namedtuple("Point", "mode connections port")
 POINTS = {
-    "rr1": Point("rr", 1, PORT),
-    "rr32": Point("rr", 32, PORT),
-    "send": Point("send", 1, SWALLOW_PORT),
-    "recv": Point("recv", 1, SEND_PORT),
-    "crr": Point("crr", CRR_SLOTS, PORT),
+    "rr1": Point("rr", 1, ECHO),
+    "rr32": Point("rr", 32, ECHO),
+    "rr256": Point("rr", 256, ECHO),
+    "send": Point("send", 1, SWALLOW),
+    "recv": Point("recv", 1, SEND),
+    "crr": Point("crr", CRR_SLOTS, ECHO),
 }
 
 
@@ -86,19 +102,20 @@ def nobody(_server, _pid):
 # cgroups by how many rules their connects meet before the default takes them
 NOWHERE = "203.0.113.1"  # of TEST-NET-3
 RULES = {"rules10": 10, "rules10000": 10000}
+XDP_TURN = 3  # the median of so many test runs is one figure
 
 
-def rules():
-    """/fast through the stack; in the cgroups of RULES many rules that all miss."""
+def rules(cgroups):
+    """/fast through the stack; in the @cgroups, some of RULES, many rules that all miss."""
     # a steered connection that could not be served must fail, not count for the stack
     text = ["""
     - name: fast-out
       match: {cgroup: /fast, proto: tcp, direction: connect}
       action: {stack: fast, onUnavailable: reject}"""]
-    for cgroup, n in RULES.items():
+    for cgroup in cgroups:
         text += [f"""
     - {{name: {cgroup}-{i}, match: {{cgroup: /{cgroup}, remote: {{cidr: 10.{i >> 8}.{i & 255}.0/24,
-       ports: {i % 60000 + 1}}}}}, action: {{stack: kernel}}}}""" for i in range(n)]
+       ports: {i % 60000 + 1}}}}}, action: {{stack: kernel}}}}""" for i in range(RULES[cgroup])]
     return "".join(text)
 
 
@@ -123,7 +140,7 @@ class Hosts(World):
     def __init__(self, options):
         super().__init__()
         self.o = options
-        self.poll = None
+        self.applied = None
         self.pinned = None
         for host in ("client", "server"):
             if options.cc:
@@ -166,12 +183,11 @@ class Hosts(World):
 
     # --- the instance ---
 
-    def use_poll(self, poll):
-        """Makes sure that the instance polls like that and runs on its core."""
-        if poll and poll != self.poll:
-            # a steered connection that could not be served must fail, not count for the stack
-            self.apply(self.policy(rules=rules(), stack=f", poll: {poll}"))
-            self.poll = poll
+    def use_poll(self, poll, cgroups=tuple(RULES)):
+        """Makes sure that the instance polls like that and runs on its core, and which rules there are."""
+        if (poll, cgroups) != self.applied:
+            self.apply(self.policy(rules=rules(cgroups), stack=f", poll: {poll}"))
+            self.applied = poll, cgroups
         pid = self.ready()
         if pid != self.pinned:
             os.sched_setaffinity(pid, {self.o.cores[self.o.instance]})
@@ -186,9 +202,15 @@ class Hosts(World):
                 os.path.join(OUT, "bench", program), *map(str, args)]
 
     @contextlib.contextmanager
-    def serving(self, spin=False, host="server"):
-        p = self.spawn(*self.on_core("server", "serve", *(["-s"] if spin else []), PORT),
-                       host=host, stdout=subprocess.PIPE)
+    def serving(self, row=ROWS[BASELINE]):
+        """The server that @row's client talks to."""
+        program, spin = ("serve", PORT), row.spin and row.stack != "alone"
+        if row.stack == "serves":
+            program = ("alone_serve", f"{OUT}/stacks/lwip.so", f"s{row.link}",
+                       self.server(row.link, row.family), ALONE_PORT)
+        p = self.spawn(*self.on_core("server", program[0], *(["-s"] if spin else []), *program[1:]),
+                       host=row.link if isinstance(row.link, str) else "server",
+                       stdout=subprocess.PIPE)
         try:
             if p.stdout.readline() != b"ready\n":
                 raise Failed("the server did not start")
@@ -202,11 +224,10 @@ class Hosts(World):
     def measure(self, row_name, point_name, during=None):
         """One client for the fixed time: its result. @during(server, instance's pid) goes along."""
         row, point = ROWS[row_name], POINTS[point_name]
-        steered = row.poll in ("adaptive", "busy")
-        pid = self.use_poll(row.poll if steered else "adaptive")
+        steered = row.stack in STEERED
+        pid = self.use_poll(row.stack if steered else "adaptive")
         before = self.instance()["connects"] if steered else 0
-        host = row.link if isinstance(row.link, str) else "server"
-        with self.serving(row.spin, host) as server, (during or nobody)(server, pid):
+        with self.serving(row) as server, (during or nobody)(server, pid):
             before_cpu, begin = busy_seconds(), time.monotonic()
             got = self.load(row, point)
             cpus = (busy_seconds() - before_cpu) / (time.monotonic() - begin)
@@ -217,15 +238,16 @@ class Hosts(World):
         return got
 
     def load(self, row, point):
-        client, stack = "load", ()
-        if row.poll in ("alone", "alone, spins"):
+        client, stack, port = "load", (), PORT
+        if row.stack == "alone":
             client = "alone"
-            stack = (*(["-s"] if "spins" in row.poll else ()), f"{OUT}/stacks/lwip.so",
-                     f"c{row.link}")
+            stack = (*(["-s"] if row.spin else ()), f"{OUT}/stacks/lwip.so", f"c{row.link}")
+        elif row.stack == "serves":
+            port = ALONE_PORT
         try:
             done = self.run(*self.on_core("client", client, "-c", point.connections, "-t",
                                           self.o.seconds, "-w", self.o.warm_up, *stack, point.mode,
-                                          self.server(row.link, row.family), point.port),
+                                          self.server(row.link, row.family), port + point.port),
                             host=row.link if isinstance(row.link, str) else "client",
                             cgroup=row.cgroup, check=False,
                             timeout=self.o.seconds + self.o.warm_up + 30)
@@ -275,13 +297,19 @@ class Hosts(World):
                 for line, name in zip(out.splitlines(), names.values())]
 
     def xdp_cost(self):
-        """The flow door per packet: lines of xdp_cost."""
-        self.use_poll("adaptive")
-        out = self.run(*self.on_core(
-            "client", "xdp_cost", "-n", self.o.packets, "-r", self.o.xdp_rounds,
-            f"{self.bpffs}/progs/dmm_xdp", "c0", self.ports.split("-")[0], self.client4,
-            self.server4, self.client6, self.server6)).stdout
-        return [json.loads(line) for line in reversed(out.splitlines())]
+        """The flow door per packet: rounds of {how many rules: lines of xdp_cost}, by turns either first."""
+        rounds = []
+        for number in range(self.o.xdp_rounds):
+            lines = {}
+            for cgroup in list(RULES)[::-1 if number % 2 else 1]:
+                self.use_poll("adaptive", (cgroup,))
+                out = self.run(*self.on_core(
+                    "client", "xdp_cost", "-n", self.o.packets, "-r", XDP_TURN,
+                    f"{self.bpffs}/progs/dmm_xdp", "c0", self.ports.split("-")[0], self.client4,
+                    self.server4, self.client6, self.server6)).stdout
+                lines[RULES[cgroup]] = [json.loads(line) for line in reversed(out.splitlines())]
+            rounds.append(lines)
+        return rounds
 
     def matcher_cost(self):
         """Look-ups by the matcher as userspace code: ns, and instructions where there is valgrind."""

@@ -15,6 +15,7 @@ COLUMNS = {
     "p99": ("rr1", "p99_us", "p99 us", False),
     "rr1": ("rr1", "per_second", "req/s, 1 conn", True),
     "rr32": ("rr32", "per_second", "req/s, 32 conns", True),
+    "rr256": ("rr256", "per_second", "req/s, 256 conns", True),
     "cpu": ("rr32", "cpu_us", "CPU us/req, 32", False),
     "send": ("send", "gbps", "client->server Gb/s", True),
     "recv": ("recv", "gbps", "server->client Gb/s", True),
@@ -134,7 +135,7 @@ def print_rows(summaries, columns):
           "interval]")
     for name in summaries:
         base = "" if ROWS[name].base == name else f" (to {ROWS[name].base})"
-        print(f"  {name:14}  {ROWS[name].what}{base}")
+        print(f"  {name:{max(map(len, summaries))}}  {ROWS[name].what}{base}")
 
 
 def print_pairs(lines, columns):
@@ -165,16 +166,41 @@ def print_hook(lines):
           "behind it), ns")
     print_table(["cgroup", "connect()", "over an empty hook"],
                 [[line["cgroup"], f"{statistics.median(line['ns']):.0f}",
-                  f"{over['median']:+.0f} [{over['low']:+.0f} to {over['high']:+.0f}]"]
+                  signed(over)]
                  for line, over in zip(lines, over_first(lines))])
 
 
+def xdp(rounds):
+    """Rounds of {how many rules: the cases of xdp_cost} -> per case the spread of its ns and of what they
+    are over XDP_PASS, by how many rules; and of the difference that the rules make in a round."""
+    lines = []
+    for name in [c["case"] for c in next(iter(rounds[0].values()))]:
+        of = [{n: next(c for c in cases if c["case"] == name) for n, cases in r.items()}
+              for r in rounds]
+        few, many = min(of[0]), max(of[0])
+        lines.append({"case": name,
+                      "rules": {n: {key: spread([r[n][key] for r in of]) for key in ("ns", "over")}
+                                for n in sorted(of[0])},
+                      "more_rules": spread([r[many]["ns"] - r[few]["ns"] for r in of])})
+    return lines
+
+
+def signed(s):
+    return f"{s['median']:+.1f} [{s['low']:+.1f} to {s['high']:+.1f}]"
+
+
 def print_xdp(lines):
-    print("\nXDP program of the flow door, ns per packet by test run (hot caches)")
-    print_table(["packet", "ns", "over return XDP_PASS"],
-                [[x["case"], f"{x['ns']:.1f} [{x['ns_min']:.1f}-{x['ns_max']:.1f}]",
-                  f"{x['over']:+.1f} [{x['over_min']:+.1f} to {x['over_max']:+.1f}]"]
-                 for x in lines])
+    print("\nXDP program of the flow door, ns per packet by test run (hot caches), with so many rules applied")
+    counts = list(lines[0]["rules"])
+    head = [f"{what}, {n} rules" for n in counts for what in ("ns", "over XDP_PASS")]
+    print_table(["packet", *head, f"{counts[-1]} over {counts[0]} rules"],
+                [[x["case"],
+                  *(text for of in x["rules"].values()
+                    for text in (f"{of['ns']['median']:.1f} [{of['ns']['low']:.1f}-"
+                                 f"{of['ns']['high']:.1f}]", signed(of["over"]))),
+                  signed(x["more_rules"])] for x in lines])
+    print("medians of the rounds [95 % interval]; over: to `return XDP_PASS` in the same round. The "
+          "program reads no rules:\n  connect() has applied them.")
 
 
 def print_matcher(lines):

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The server of the bench: plain sockets and epoll, both IP versions. On port P to P+7 it echoes, on
- * P+8 it swallows, on P+9 it sends without end. Says "ready" on stdout once it listens.
+/* The server of the bench: plain sockets and epoll, both IP versions. Says "ready" on stdout once it
+ * listens.
  *
- *   serve [-s] P        -s: spin in epoll_wait(0) instead of sleeping */
+ *   serve [-s] P
+ *   -s: spin in epoll_wait(0) instead of sleeping;  P: the first of the ports of services.h */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <netinet/in.h>
@@ -17,13 +18,11 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "services.h"
 
-#define ECHO_PORTS 8
 #define MAX_EVENTS 128
 /* Reads of one connection in a row, so that a fast sender does not starve the others. */
 #define MAX_READS 8
-
-enum service { ECHO, SWALLOW, SEND };
 
 /* What an epoll event is about, packed into its 64 bits. */
 struct who {
@@ -58,12 +57,8 @@ static int listen_all(int epoll, uint16_t base)
 {
 	int r = 0;
 
-	for (int i = 0; i < ECHO_PORTS && !r; i++)
-		r = listen_on(epoll, base + i, ECHO);
-	if (!r)
-		r = listen_on(epoll, base + ECHO_PORTS, SWALLOW);
-	if (!r)
-		r = listen_on(epoll, base + ECHO_PORTS + 1, SEND);
+	for (unsigned int i = 0; i < SERVE_PORTS && !r; i++)
+		r = listen_on(epoll, base + i, service_of(i));
 	return r;
 }
 

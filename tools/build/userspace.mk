@@ -22,7 +22,8 @@ main-of = $(filter %/main.o,$(1))
 PROGRAMS += $(if $(call main-of,$(dmmd-objs)),$(O)/dmmd) \
 	$(if $(call main-of,$(instance-objs)),$(O)/dmm-stack) $(if $(dmmctl-objs),$(O)/dmmctl)
 APPS += $(app-objs:$(O)/tools/%.o=$(O)/%)
-BENCH += $(bench-objs:$(O)/tools/%.o=$(O)/%)
+alone-obj := $(O)/tools/bench/alone_stack.o # no program, part of two
+BENCH += $(patsubst $(O)/tools/%.o,$(O)/%,$(filter-out $(alone-obj),$(bench-objs)))
 
 define compile
 $(call say,CC,$@)
@@ -65,7 +66,7 @@ $(O)/dmmctl: $(dmmctl-objs) $(LIBDMM)
 $(APPS): $(O)/apps/%: $(O)/tools/apps/%.o $(LIBDMM)
 	$(link)
 $(bench-objs): | $(SKELS_BENCH)
-$(O)/bench/alone: $(LIBINSTANCE)
+$(O)/bench/alone $(O)/bench/alone_serve: $(alone-obj) $(LIBINSTANCE)
 $(filter $(O)/bench/%,$(BENCH)): $(O)/bench/%: $(O)/tools/bench/%.o $(LIBDMM)
 	$(link)
 
