@@ -84,8 +84,12 @@ machine() {
 		-append "console=ttyS0 quiet loglevel=1 panic=-1 oops=panic $append" "$@" </dev/null 2>&1
 }
 
+# A crash tells its cause long before its last line.
 show_console() {
-	tail -n 30 "$tmp/console" | tr -d '\r' | sed 's/^/# console: /'
+	{
+		grep -aE 'Kernel panic|BUG: |Oops: |lockup|detected stall' "$tmp/console" | head -n 5 || :
+		tail -n 30 "$tmp/console"
+	} | tr -d '\r' | sed 's/^/# console: /'
 }
 
 trap cleanup EXIT
