@@ -267,6 +267,7 @@ def dmmd_out_of_descriptors_says_so_and_recovers(w):
     with Flows(w) as flows:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (full, hard))
         r = w.ctl("status", check=False)
+        time.sleep(3)  # it looks around every second
         flows.all_go_on()
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
         assert r.returncode == 3, f"exit {r.returncode}: {r.stdout}{r.stderr}"

@@ -521,13 +521,22 @@ static void check_heartbeat(struct dmmd_inst *inst, uint64_t now)
 	struct dmm_inst_shared shared;
 	uint64_t seen, limit = inst->d->options.dead_after_ms * DMM_NS_PER_MS;
 
-	dmmd_inst_shared(inst, &shared);
+	if (dmm_view_shared(inst->d->view, inst->slot, &shared, false) < 0)
+		return; /* it was not asked, so its silence says nothing */
 	seen = DMM_MAX(shared.beat_ns, inst->ready_at);
 	if (seen >= now || now - seen < limit)
 		return;
 	snprintf(inst->why, sizeof(inst->why), "no heartbeat for %llu s",
 		 (unsigned long long)((now - seen) / DMM_NS_PER_SEC));
 	kill_it(inst);
+}
+
+/* One that cannot be asked for, as dmmd is out of descriptors, is there. */
+static bool interface_is_gone(const struct dmmd_inst *inst)
+{
+	unsigned int ifindex = if_nametoindex(inst->spec.interface);
+
+	return ifindex ? ifindex != inst->iface.ifindex : errno == ENODEV;
 }
 
 void dmmd_insts_tick(struct dmmd *d)
@@ -543,7 +552,7 @@ void dmmd_insts_tick(struct dmmd *d)
 
 		if (!inst || (inst->life != DMMD_READY && inst->life != DMMD_DRAINING))
 			continue;
-		if (if_nametoindex(inst->spec.interface) != inst->iface.ifindex) {
+		if (interface_is_gone(inst)) {
 			bool draining = inst->life == DMMD_DRAINING;
 
 			dmm_warning("%s#0: interface %s is gone", inst->spec.name,
