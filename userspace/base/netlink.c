@@ -49,8 +49,8 @@ int dmm_netlink_ask(struct mnl_socket *nl, struct nlmsghdr *request, mnl_cb_t cb
 	return r < 0 ? -errno : 0;
 }
 
-int dmm_netlink_tcp_sockets(struct mnl_socket *nl, int family, uint32_t states, uint8_t ext,
-			    mnl_cb_t cb, void *ctx)
+static int ask_for_sockets(struct mnl_socket *nl, int family, uint32_t states, mnl_cb_t cb,
+			   void *ctx)
 {
 	char buf[MNL_NLMSG_HDRLEN + sizeof(struct inet_diag_req_v2)];
 	struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
@@ -62,6 +62,19 @@ int dmm_netlink_tcp_sockets(struct mnl_socket *nl, int family, uint32_t states, 
 	req->sdiag_family = family;
 	req->sdiag_protocol = IPPROTO_TCP;
 	req->idiag_states = states;
-	req->idiag_ext = ext;
 	return dmm_netlink_ask(nl, nlh, cb, ctx);
+}
+
+int dmm_netlink_tcp_sockets(uint32_t states, mnl_cb_t cb, void *ctx)
+{
+	struct mnl_socket *nl;
+	int r = dmm_netlink_open(NETLINK_SOCK_DIAG, &nl);
+
+	if (r < 0)
+		return r;
+	r = ask_for_sockets(nl, AF_INET, states, cb, ctx);
+	if (r == 0)
+		r = ask_for_sockets(nl, AF_INET6, states, cb, ctx);
+	mnl_socket_close(nl);
+	return r;
 }

@@ -88,20 +88,6 @@ static int on_socket(const struct nlmsghdr *nlh, void *data)
 	return MNL_CB_OK;
 }
 
-static int count_sockets(struct count *count)
-{
-	struct mnl_socket *nl;
-	int r = dmm_netlink_open(NETLINK_SOCK_DIAG, &nl);
-
-	if (r < 0)
-		return r;
-	r = dmm_netlink_tcp_sockets(nl, AF_INET, CONNECTED, 0, on_socket, count);
-	if (r == 0)
-		r = dmm_netlink_tcp_sockets(nl, AF_INET6, CONNECTED, 0, on_socket, count);
-	mnl_socket_close(nl);
-	return r;
-}
-
 int dmmd_cgroup_count_sockets(struct dmmd *d, const char *path, uint64_t *ret)
 {
 	struct count count = { 0 };
@@ -112,7 +98,7 @@ int dmmd_cgroup_count_sockets(struct dmmd *d, const char *path, uint64_t *ret)
 		r = add_cgroup(&count, full, 0);
 	if (r == 0) {
 		qsort(count.ids, count.n, sizeof(count.ids[0]), compare);
-		r = count_sockets(&count);
+		r = dmm_netlink_tcp_sockets(CONNECTED, on_socket, &count);
 	}
 	free(count.ids);
 	*ret = count.found;

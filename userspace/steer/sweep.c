@@ -17,7 +17,7 @@
 
 struct set {
 	size_t n;
-	struct dmm_tuple *items; /* ordered after sort() */
+	struct dmm_tuple *items; /* of the living ones in order */
 };
 
 static int add(struct set *set, const struct dmm_tuple *tuple)
@@ -71,15 +71,8 @@ static int on_socket(const struct nlmsghdr *nlh, void *living)
 
 static int find_living(struct set *living)
 {
-	struct mnl_socket *nl;
-	int r = dmm_netlink_open(NETLINK_SOCK_DIAG, &nl);
+	int r = dmm_netlink_tcp_sockets(UINT32_MAX, on_socket, living);
 
-	if (r < 0)
-		return r;
-	r = dmm_netlink_tcp_sockets(nl, AF_INET, UINT32_MAX, 0, on_socket, living);
-	if (r == 0)
-		r = dmm_netlink_tcp_sockets(nl, AF_INET6, UINT32_MAX, 0, on_socket, living);
-	mnl_socket_close(nl);
 	if (living->n)
 		qsort(living->items, living->n, sizeof(*living->items), compare);
 	return r;
