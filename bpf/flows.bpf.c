@@ -17,12 +17,6 @@ struct bpf_iter__bpf_sk_storage_map {
 
 #pragma clang attribute pop
 
-#define TCP_ESTABLISHED 1
-#define TCP_SYN_SENT	2
-#define TCP_SYN_RECV	3
-#define TCP_CLOSE	7
-#define TCP_LISTEN	10
-
 static enum dmm_flow_state state_of(unsigned char state)
 {
 	if (state == TCP_ESTABLISHED)

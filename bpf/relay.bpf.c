@@ -13,52 +13,35 @@
 #include "lib/relay.bpf.h"
 #include "lib/sockaddr.bpf.h"
 
-#define TCP_ESTABLISHED 1
-#define TCP_SYN_SENT	2
-#define TCP_CLOSE	7
-#define TCP_CLOSE_WAIT	8
-#define TC_ACT_OK	0
-#define TC_ACT_SHOT	2
-#define TC_ACT_STOLEN	4
-#define ETH_HLEN	14
-#define ETH_P_IP	0x0800
-#define ETH_P_IPV6	0x86dd
-#define IPPROTO_TCP	6
-#define NEXT_HOP	0
-#define NEXT_ROUTING	43
-#define NEXT_DEST	60
+#define TC_ACT_OK     0
+#define TC_ACT_SHOT   2
+#define TC_ACT_STOLEN 4
+#define ETH_HLEN      14
+#define ETH_P_IP      0x0800
+#define ETH_P_IPV6    0x86dd
+#define IPPROTO_TCP   6
+#define NEXT_HOP      0
+#define NEXT_ROUTING  43
+#define NEXT_DEST     60
 
 /* --- flows --- */
 
-static __always_inline void app_addr(struct bpf_sock_ops *ops, __u8 *addr)
-{
-	__u32 *w = (__u32 *)addr, v4 = CTX_READ(ops->local_ip4);
-	bool v6 = CTX_READ(ops->family) == AF_INET6;
-
-	w[0] = CTX_READ(ops->local_ip6[0]);
-	w[1] = CTX_READ(ops->local_ip6[1]);
-	w[2] = CTX_READ(ops->local_ip6[2]);
-	w[3] = CTX_READ(ops->local_ip6[3]);
-	if (!v6)
-		addr_from_v4(addr, v4);
-}
-
-static __always_inline void tuple_of(const struct dmm_sock *st, const __u8 *app, __be16 app_port,
+static __always_inline void tuple_of(const struct dmm_sock *st, struct tcp_sock *tcp,
 				     struct dmm_tuple *key)
 {
 	__builtin_memset(key, 0, sizeof(*key));
-	__builtin_memcpy(key->app, app, 16);
+	sock_local_addr(tcp, key->app);
 	relay_addr(key->relay, dmm_addr_family(st->remote));
-	key->app_port = app_port;
+	key->app_port = sock_local_port(tcp);
 	key->relay_port = st->relay_port;
 }
 
-static __always_inline void enter_tuple(const struct dmm_sock *st, const __u8 *app, __be16 app_port)
+static __always_inline void enter_tuple(const struct dmm_sock *st, struct tcp_sock *tcp)
 {
 	struct dmm_tuple key;
 	struct dmm_peer peer;
 
-	tuple_of(st, app, app_port, &key);
+	tuple_of(st, tcp, &key);
 	__builtin_memset(&peer, 0, sizeof(peer));
 	__builtin_memcpy(peer.local, st->local, 16);
 	__builtin_memcpy(peer.remote, st->remote, 16);
@@ -68,25 +51,21 @@ static __always_inline void enter_tuple(const struct dmm_sock *st, const __u8 *a
 	bpf_map_update_elem(&dmm_tuples, &key, &peer, BPF_ANY);
 }
 
-static __always_inline void on_connect(struct bpf_sock_ops *ops, struct dmm_sock *st)
+static __always_inline void on_connect(struct bpf_sock_ops *ops, struct dmm_sock *st,
+				       struct tcp_sock *tcp)
 {
-	__be16 app_port = bpf_htons((__u16)CTX_READ(ops->local_port));
-	__u8 app[16];
-
 	if (st->verdict == DMM_VERDICT_NONE)
 		return;
 	st->stage = DMM_SOCK_STARTED;
-	if (st->verdict == DMM_VERDICT_USERSPACE) {
-		app_addr(ops, app);
-		enter_tuple(st, app, app_port);
-	}
+	if (st->verdict == DMM_VERDICT_USERSPACE)
+		enter_tuple(st, tcp);
 	/* other programs may have asked for theirs */
 	bpf_sock_ops_cb_flags_set(ops, CTX_READ(ops->bpf_sock_ops_cb_flags) |
 					       BPF_SOCK_OPS_STATE_CB_FLAG);
 }
 
 /* The application gave up while its SYN was held: the instance must drop the wire side. */
-static __always_inline void tell_closed(const struct dmm_sock *st, const __u8 *app, __be16 app_port,
+static __always_inline void tell_closed(const struct dmm_sock *st, const struct dmm_tuple *leg,
 					__u64 cookie)
 {
 	__u32 id = st->instance;
@@ -105,10 +84,10 @@ static __always_inline void tell_closed(const struct dmm_sock *st, const __u8 *a
 	ev->kind = DMM_EVENT_CLOSED;
 	ev->family = dmm_addr_family(st->remote);
 	ev->cookie = cookie;
-	__builtin_memcpy(ev->app, app, 16);
-	relay_addr(ev->relay, ev->family);
-	ev->app_port = app_port;
-	ev->relay_port = st->relay_port;
+	__builtin_memcpy(ev->app, leg->app, 16);
+	__builtin_memcpy(ev->relay, leg->relay, 16);
+	ev->app_port = leg->app_port;
+	ev->relay_port = leg->relay_port;
 	__builtin_memcpy(ev->local, st->local, 16);
 	__builtin_memcpy(ev->remote, st->remote, 16);
 	ev->local_port = st->local_port;
@@ -143,32 +122,26 @@ static __always_inline void list_end(const struct dmm_sock *st, struct tcp_sock 
 	__sync_lock_test_and_set(&entry->number, 0);
 	fill_flow(&entry->flow, st, tcp, cookie);
 	entry->flow.state = state;
-	entry->flow.closed_ns = bpf_ktime_get_coarse_ns();
+	entry->flow.closed_ns = coarse_ns();
 	__sync_lock_test_and_set(&entry->number, number);
 }
 
-static __always_inline void on_close(struct bpf_sock_ops *ops, struct bpf_sock *sk,
-				     struct dmm_sock *st, __u32 old)
+static __always_inline void on_close(struct bpf_sock_ops *ops, struct dmm_sock *st,
+				     struct tcp_sock *tcp, __u32 old)
 {
-	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
 	__u64 cookie = bpf_get_socket_cookie(ops);
 	struct dmm_tuple key;
-	__be16 app_port;
-	__u8 app[16];
 
 	if (st->stage != DMM_SOCK_STARTED)
 		return;
 	st->stage = DMM_SOCK_ENDED;
-	if (tcp)
-		list_end(st, tcp, cookie, end_state(old));
+	list_end(st, tcp, cookie, end_state(old));
 	if (st->verdict != DMM_VERDICT_USERSPACE)
 		return;
-	app_port = bpf_htons((__u16)CTX_READ(ops->local_port));
-	app_addr(ops, app);
-	tuple_of(st, app, app_port, &key);
+	tuple_of(st, tcp, &key);
 	bpf_map_delete_elem(&dmm_tuples, &key);
 	if (old == TCP_SYN_SENT)
-		tell_closed(st, app, app_port, cookie);
+		tell_closed(st, &key, cookie);
 }
 
 SEC("sockops")
@@ -176,6 +149,7 @@ int dmm_sockops(struct bpf_sock_ops *ops)
 {
 	__u32 op = CTX_READ(ops->op), old = CTX_READ(ops->args[0]), new = CTX_READ(ops->args[1]);
 	struct bpf_sock *sk = ops->sk;
+	struct tcp_sock *tcp;
 	struct dmm_sock *st;
 
 	if (op == BPF_SOCK_OPS_STATE_CB ? new != TCP_CLOSE : op != BPF_SOCK_OPS_TCP_CONNECT_CB)
@@ -183,12 +157,13 @@ int dmm_sockops(struct bpf_sock_ops *ops)
 	if (!sk)
 		return 1;
 	st = bpf_sk_storage_get(&dmm_sock, sk, NULL, 0);
-	if (!st)
+	tcp = bpf_skc_to_tcp_sock(sk);
+	if (!st || !tcp)
 		return 1;
 	if (op == BPF_SOCK_OPS_TCP_CONNECT_CB)
-		on_connect(ops, st);
+		on_connect(ops, st, tcp);
 	else
-		on_close(ops, sk, st, old);
+		on_close(ops, st, tcp, old);
 	return 1;
 }
 

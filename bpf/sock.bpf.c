@@ -177,7 +177,7 @@ static __always_inline __u16 claim_port(const struct dmm_instance *inst, __u32 i
 	struct port_search s = {
 		.page = shared(id),
 		.n = inst->port_last - inst->port_first + 1,
-		.stamp = (__u32)(bpf_ktime_get_coarse_ns() >> 20) | 2,
+		.stamp = (__u32)(coarse_ns() >> 20) | 2,
 	};
 
 	if (!s.page)

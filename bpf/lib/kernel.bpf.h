@@ -74,6 +74,15 @@ struct tcp_sock {
 
 enum sock_flags { SOCK_DEAD, SOCK_DONE };
 
+enum tcp_state {
+	TCP_ESTABLISHED = 1,
+	TCP_SYN_SENT,
+	TCP_SYN_RECV,
+	TCP_CLOSE = 7,
+	TCP_CLOSE_WAIT,
+	TCP_LISTEN = 10,
+};
+
 #pragma clang attribute pop
 
 /* A bit number in inet_flags; the kernel's enum has no name that CO-RE could look up. */
