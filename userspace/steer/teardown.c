@@ -55,16 +55,13 @@ static int wipe_folder(const char *bpffs, const char *folder, int (*remove)(cons
 
 int dmm_pins_wipe(const char *bpffs, unsigned int *ret_links, unsigned int *ret_maps)
 {
-	int r = wipe_folder(bpffs, "links", dmm_link_remove, ret_links);
-	int r2 = wipe_folder(bpffs, "progs", unpin, NULL);
-	int r3 = wipe_folder(bpffs, "iters", unpin, NULL);
-	int r4 = wipe_folder(bpffs, "maps", unpin, ret_maps);
+	struct dmm_first first = {};
 
-	if (r < 0)
-		return r;
-	if (r2 < 0)
-		return r2;
-	return r3 < 0 ? r3 : r4;
+	dmm_first_note(&first, wipe_folder(bpffs, "links", dmm_link_remove, ret_links));
+	dmm_first_note(&first, wipe_folder(bpffs, "progs", unpin, NULL));
+	dmm_first_note(&first, wipe_folder(bpffs, "iters", unpin, NULL));
+	dmm_first_note(&first, wipe_folder(bpffs, "maps", unpin, ret_maps));
+	return dmm_first_end(&first);
 }
 
 /* --- what lies outside bpffs --- */

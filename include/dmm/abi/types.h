@@ -50,7 +50,7 @@ enum dmm_inst_state {
 	DMM_INST_DEAD,
 };
 
-/* Why something went the way it did: one list for both doors, appended to, never renumbered.
+/* Why something went the way it did: one list for both doors, renumbered only with DMM_ABI_LAYOUT.
  * X(name, cli word, one sentence). Socket door reasons end in a verdict; flow door reasons in PASS
  * or DROP. */
 #define DMM_REASONS(X)                                                                             \
