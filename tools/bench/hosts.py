@@ -102,6 +102,9 @@ def nobody(_server, _pid):
 # cgroups by how many rules their connects meet before the default takes them
 NOWHERE = "203.0.113.1"  # of TEST-NET-3
 RULES = {"rules10": 10, "rules10000": 10000}
+# cgroups that get no stack, and what a table calls them
+HOOKED = {"empty": "empty hook", "kernel": "kernel verdict by DMM",
+          **{name: f"the same, {n} rules" for name, n in RULES.items()}}
 XDP_TURN = 3  # the median of so many test runs is one figure
 
 
@@ -272,8 +275,7 @@ class Hosts(World):
 
     def connect_cost(self):
         """connect() without and with hooks: lines of connect_cost."""
-        names = {"plain": "no hook", "empty": "empty hook", "kernel": "kernel verdict by DMM",
-                 **{name: f"the same, {n} rules" for name, n in RULES.items()}, "fast": "steered"}
+        names = {"plain": "no hook", **HOOKED, "fast": "steered"}
         self.use_poll("adaptive")
         before = self.instance()["connects"]
         with self.serving():
@@ -288,13 +290,11 @@ class Hosts(World):
 
     def hook_cost(self):
         """The connect hook by itself: lines of hook_cost."""
-        names = {"empty": "empty hook", "kernel": "kernel verdict by DMM",
-                 **{name: f"the same, {n} rules" for name, n in RULES.items()}}
         self.run("ip", "route", "replace", "unreachable", NOWHERE)
         out = self.run(*self.on_core("client", "hook_cost", "-r", self.o.connect_rounds, NOWHERE,
-                                     *map(self.cgroup, names))).stdout
+                                     *map(self.cgroup, HOOKED))).stdout
         return [{**json.loads(line), "cgroup": name}
-                for line, name in zip(out.splitlines(), names.values())]
+                for line, name in zip(out.splitlines(), HOOKED.values())]
 
     def xdp_cost(self):
         """The flow door per packet: rounds of {how many rules: lines of xdp_cost}, by turns either first."""
