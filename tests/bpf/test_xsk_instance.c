@@ -33,6 +33,7 @@
 #include <dmm/abi/maps.h>
 
 #include "base/clock.h"
+#include "base/hostsock.h"
 #include "base/util.h"
 #include "instance/packet.h"
 #include "policy/policy.h"
@@ -293,7 +294,7 @@ static void send_message(int fd, enum dmm_msg_kind kind, const void *body, uint3
 	assert_int_equal(sendmsg(fd, &msg, 0), sizeof(head) + len);
 }
 
-/* The next message's kind; its body, NUL-terminated, in @text. -1: the line is closed. */
+/* The next message's kind but STARTED; its body, NUL-terminated, in @text. -1: the line is closed. */
 static int receive_message(int fd, char text[600])
 {
 	struct {
@@ -304,6 +305,8 @@ static int receive_message(int fd, char text[600])
 
 	if (poll(&p, 1, 20000) != 1 || recv(fd, &in, sizeof(in), 0) <= 0)
 		return -1;
+	if (in.head.kind == DMM_MSG_STARTED)
+		return receive_message(fd, text);
 	memcpy(text, in.body, 600);
 	return in.head.kind;
 }
@@ -361,6 +364,11 @@ static void make_fds(struct instance *in, int fds[DMM_NUM_HANDOVER_FDS])
 	fds[DMM_FD_RAW4] = make_raw(AF_INET);
 	fds[DMM_FD_RAW6] = make_raw(AF_INET6);
 	fds[DMM_FD_CONTROL] = make_control(in);
+	fds[DMM_FD_QUERY] = dmm_hostsock_netlink(0);
+	fds[DMM_FD_WATCH] = dmm_hostsock_netlink(1 << 20);
+	fds[DMM_FD_PROBE4] = dmm_hostsock_probe(AF_INET, "dmmi0");
+	fds[DMM_FD_PROBE6] = dmm_hostsock_probe(AF_INET6, "dmmi0");
+	fds[DMM_FD_ROOT] = open("/proc/self/fdinfo", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	in->shared = mmap(NULL, sizeof(*in->shared), PROT_READ | PROT_WRITE, MAP_SHARED,
 			  fds[DMM_FD_SHARED], 0);
 	assert_ptr_not_equal(in->shared, MAP_FAILED);

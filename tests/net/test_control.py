@@ -60,8 +60,7 @@ def others_may_read_by_group_and_change_nothing(w):
     generation = w.ctl_json("status")["policy"]["generation"]
     for verb, args in (("apply", {"file": "x", "policy": w.policy()}),
                        ("attach", {"cgroup": "/kernel"}), ("detach", {"cgroup": "/fast"}),
-                       ("run", {"cgroup": "/fast"}), ("stacks restart", {"name": "fast"}),
-                       ("stacks drain", {"name": "fast"})):
+                       ("stacks restart", {"name": "fast"}), ("stacks drain", {"name": "fast"})):
         answer = request(verb, **args)
         assert not answer["ok"] and answer["error"]["errno"] == "EPERM", (verb, answer)
         assert answer["error"]["exit"] == 4, answer
@@ -94,33 +93,6 @@ def bad_requests_are_answered_and_forgotten(w):
         assert answer["ok"] is False and answer["error"]["text"], (line[:60], answer)
     assert json.loads(w.call(talk, w.socket, b'garbage\n{"verb": "ping"}\n'))["ok"] is False
     w.check_policy()
-
-
-def cgroup_of(pid):
-    with open(f"/proc/{pid}/cgroup") as f:
-        return [line for line in f if line.startswith("0::")]
-
-
-@test
-def caller_from_a_foreign_pid_namespace_cannot_run(w):
-    """Its pid reads as 0 to dmmd, and 0 in cgroup.procs would be dmmd itself."""
-    dirs = {"--run-dir": f"{w.dir}/run2", "--state-dir": f"{w.dir}/state2",
-            "--bpffs": w.bpffs + "-2", "--cgroup-root": w.cgroup_root}
-    outer = w.spawn("unshare", "--pid", "--fork", "--kill-child", os.path.join(OUT, "dmmd"),
-                    *(x for kv in dirs.items() for x in kv), host="server")
-    try:
-        wait_for("the inner dmmd listens", lambda: os.path.exists(f"{w.dir}/run2/dmmd.sock"))
-        with open(f"/proc/{outer.pid}/task/{outer.pid}/children") as f:
-            pid = int(f.read().split()[0])
-        before = cgroup_of(pid)
-        answer = json.loads(w.call(talk, f"{w.dir}/run2/dmmd.sock",
-                                   b'{"verb": "run", "args": {"cgroup": "/fast"}}\n'))
-        assert not answer["ok"] and "pid namespace" in answer["error"]["text"], answer
-        assert cgroup_of(pid) == before
-    finally:
-        outer.kill()
-        outer.wait()
-        w.run(os.path.join(OUT, "dmmctl"), "--bpffs", w.bpffs + "-2", "teardown", host="server")
 
 
 def memory(pid):

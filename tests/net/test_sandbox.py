@@ -72,8 +72,13 @@ def a_serving_instance_is_in_the_sandbox(w):
     pid = w.ready()
     status = status_of(pid)
     assert status["Seccomp"] == "2", status["Seccomp"]
-    assert os.listdir(f"/proc/{pid}/root/") == [], "its root folder is not empty"
-    assert os.readlink(f"/proc/{pid}/ns/mnt") != os.readlink("/proc/self/ns/mnt")
+    # a removed folder: not even root can put something there
+    assert os.readlink(f"/proc/{pid}/root").endswith(" (deleted)"), os.readlink(f"/proc/{pid}/root")
+    try:
+        with open(f"/proc/{pid}/root/x", "w"):
+            assert False, "its root folder can be filled"
+    except FileNotFoundError:
+        pass
     with open(f"/proc/{pid}/limits") as f:
         limits = {line[:26].strip(): line[26:].split()[0] for line in f}
     assert limits["Max data size"] == str(1024 << 20), limits

@@ -19,6 +19,7 @@
 #include <libmnl/libmnl.h>
 
 #include "base/clock.h"
+#include "base/hostsock.h"
 #include "base/util.h"
 #include "pktio/mem.h"
 
@@ -146,9 +147,11 @@ static int setup(void **state)
 	rig->shared = calloc(1, sizeof(*rig->shared));
 	mirror_events.ctx = nexthop_events.ctx = rig;
 	if (dmm_mem_pair(&mem, ends) < 0 ||
-	    mirror_open(&rig->mirror, if_nametoindex("dmmn0"), &mirror_events) < 0 ||
-	    nexthop_open(&rig->nexthops, &rig->mirror, "dmmn0", &nexthop_events) < 0)
+	    mirror_open(&rig->mirror, if_nametoindex("dmmn0"), dmm_hostsock_netlink(0),
+			dmm_hostsock_netlink(1 << 20), &mirror_events) < 0)
 		return -1;
+	nexthop_open(&rig->nexthops, &rig->mirror, dmm_hostsock_probe(AF_INET, "dmmn0"),
+		     dmm_hostsock_probe(AF_INET6, "dmmn0"), &nexthop_events);
 	rig->link = (struct link){
 		.io = ends[0],
 		.mirror = &rig->mirror,

@@ -136,7 +136,7 @@ static void a_kernel_without_ipv6_hands_over_less(void **state)
 
 	h.n_queues = 1;
 	h.fds &= ~DMM_FDS_OPTIONAL;
-	send_with_fds(line->ends[0], DMM_MSG_HANDOVER, &h, sizeof(h), DMM_NUM_HANDOVER_FDS - 2);
+	send_with_fds(line->ends[0], DMM_MSG_HANDOVER, &h, sizeof(h), DMM_NUM_HANDOVER_FDS - 3);
 	send_xsk(line->ends[0], 0);
 	send_with_fds(line->ends[0], DMM_MSG_START, NULL, 0, 0);
 	assert_int_equal(takeover_receive(line->ends[1], &t, text, sizeof(text)), 0);
@@ -172,9 +172,9 @@ static void wrong_values_are_refused_by_name(void **state)
 	unsigned int before = count_fds();
 
 	REFUSED(h.version = 7, "version 7");
-	REFUSED(h.fds &= ~(1u << DMM_FD_RAW4), "descriptors 0xdf");
-	REFUSED(h.fds |= 1u << DMM_NUM_HANDOVER_FDS, "descriptors 0x1ff");
-	REFUSED(h.fds &= ~DMM_FDS_OPTIONAL, "8 descriptors instead of 6");
+	REFUSED(h.fds &= ~(1u << DMM_FD_RAW4), "descriptors 0x1fdf");
+	REFUSED(h.fds |= 1u << DMM_NUM_HANDOVER_FDS, "descriptors 0x3fff");
+	REFUSED(h.fds &= ~DMM_FDS_OPTIONAL, "13 descriptors instead of 10");
 	REFUSED(h.n_queues = 0, "0 queues");
 	REFUSED(h.n_queues = DMM_MAX_QUEUES + 1, "65 queues");
 	REFUSED(h.port_first = 0, "ports 0-");

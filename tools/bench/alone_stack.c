@@ -14,6 +14,7 @@
 
 #include "alone_stack.h"
 #include "base/clock.h"
+#include "base/hostsock.h"
 #include "base/util.h"
 #include "bench/floor.skel.h"
 #include "pktio/xsk.h"
@@ -156,9 +157,14 @@ static int open_network(struct alone *a, uint32_t ifindex)
 		.dropped = on_dropped,
 		.failed = on_neighbour_failed,
 	};
-	int r = mirror_open(&a->mirror, ifindex, &mirror_events);
+	int r = mirror_open(&a->mirror, ifindex, dmm_hostsock_netlink(0),
+			    dmm_hostsock_netlink(1 << 20), &mirror_events);
 
-	return r < 0 ? r : nexthop_open(&a->nexthops, &a->mirror, a->ifname, &nexthop_events);
+	if (r < 0)
+		return r;
+	nexthop_open(&a->nexthops, &a->mirror, dmm_hostsock_probe(AF_INET, a->ifname),
+		     dmm_hostsock_probe(AF_INET6, a->ifname), &nexthop_events);
+	return a->nexthops.probe4 < 0 ? a->nexthops.probe4 : 0;
 }
 
 static int open_io(struct alone *a, uint32_t ifindex)

@@ -20,6 +20,8 @@ EXPECTED = {
     "userspace/instance/main.c": "libexec/dmm/dmm-stack",
     "include/dmm/pktio.h": "include/dmm/pktio.h",
     "userspace/dmmd/dmmd.service": "lib/systemd/system/dmmd.service",
+    "userspace/instance/dmm-stack.socket": "lib/systemd/system/dmm-stack.socket",
+    "userspace/instance/dmm-stack@.service": "lib/systemd/system/dmm-stack@.service",
     "userspace/stacks/lwip/stack.c": "lib/dmm/stacks/lwip.so",
     "tools/dmmctl/main.c": "bin/dmmctl",
     "tools/dmmctl/dmmctl.8.scd": "share/man/man8/dmmctl.8",

@@ -3,8 +3,13 @@
 #include "dmmctl.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sys/stat.h>
 
+#include "base/file.h"
 #include "base/mountinfo.h"
+#include "base/proc.h"
 #include "steer/view.h"
 
 /* A full path, cut to what is below the cgroup root. */
@@ -99,22 +104,107 @@ static void check_netns(const struct ctl *ctl)
 	dmm_view_close(view);
 }
 
+struct run_cgroup {
+	char path[PATH_MAX]; /* below the cgroup root */
+	char full[PATH_MAX];
+	bool made; /* by us */
+};
+
+/* The cgroup that was asked for, or one of its own where dmmd wants them. */
+static int name_cgroup(struct ctl *ctl, struct run_cgroup *c)
+{
+	const char *asked = ctl->opt[OPT_CGROUP];
+	struct json_object *status = NULL;
+	int r = ask_daemon(ctl, "status", NULL, &status);
+
+	if (r != CTL_OK)
+		return r;
+	if (asked)
+		snprintf(c->path, sizeof(c->path), "%s", below_root(ctl, asked));
+	else
+		snprintf(c->path, sizeof(c->path), "%s/dmm-run-%d", get_text(status, "run_cgroup"),
+			 (int)getpid());
+	if (snprintf(c->full, sizeof(c->full), "%s%s", get_text(status, "cgroup_root"), c->path) >=
+	    (int)sizeof(c->full))
+		r = fail(ctl, CTL_FAILED, -ENAMETOOLONG, NULL, "cgroup %s", c->path);
+	json_object_put(status);
+	if (r == CTL_OK && c->path[0] != '/')
+		return fail(ctl, CTL_USAGE, -EINVAL, "paths start with / at the cgroup root",
+			    "'%s' is no cgroup path", c->path);
+	return r;
+}
+
+/* Where this process is, to go back there. */
+static int open_own_procs(int *ret_fd)
+{
+	char path[PATH_MAX], own[PATH_MAX];
+	int r = dmm_mount_find("cgroup2", path, sizeof(path));
+	size_t len = strlen(path);
+
+	if (r == 0)
+		r = dmm_proc_cgroup(getpid(), own, sizeof(own));
+	if (r < 0)
+		return r;
+	if (snprintf(path + len, sizeof(path) - len, "%s/cgroup.procs", own) >=
+	    (int)(sizeof(path) - len))
+		return -ENAMETOOLONG;
+	*ret_fd = open(path, O_WRONLY | O_CLOEXEC);
+	return *ret_fd < 0 ? -errno : 0;
+}
+
+static int make_and_enter(struct run_cgroup *c)
+{
+	char procs[PATH_MAX + 16];
+	int r = mkdir(c->full, 0755) < 0 ? -errno : 0;
+
+	if (r == -ENOENT)
+		r = dmm_mkdirs(c->full, 0755);
+	c->made = r == 0;
+	if (r < 0 && r != -EEXIST)
+		return r;
+	snprintf(procs, sizeof(procs), "%s/cgroup.procs", c->full);
+	r = dmm_file_put(procs, "0");
+	if (r < 0 && c->made)
+		rmdir(c->full);
+	return r;
+}
+
+/* Enters it before dmmd looks after it: one that dmmd finds empty goes. */
+static int enter_attached(struct ctl *ctl, struct run_cgroup *c)
+{
+	struct json_object *args = json_object_new_object(), *result = NULL;
+	dmm_autoclose int before = -1;
+	int r = open_own_procs(&before);
+
+	if (r == 0)
+		r = make_and_enter(c);
+	if (r < 0) {
+		json_object_put(args);
+		return fail(ctl, exit_of(r), r, NULL, "cannot enter cgroup %s", c->full);
+	}
+	dmm_json_set_text(args, "cgroup", c->path);
+	dmm_json_set_bool(args, "made", c->made);
+	r = ask_daemon(ctl, "attach", args, &result);
+	if (r != CTL_OK && write(before, "0", 1) == 1 && c->made)
+		rmdir(c->full);
+	json_object_put(result);
+	return r;
+}
+
 int cmd_run(struct ctl *ctl)
 {
-	struct json_object *result = NULL, *args;
+	struct run_cgroup cgroup = { 0 };
 	int r;
 
 	if (ctl->argc == 0)
 		return usage(ctl, "run what?");
-	args = json_object_new_object();
-	if (ctl->opt[OPT_CGROUP])
-		dmm_json_set_text(args, "cgroup", below_root(ctl, ctl->opt[OPT_CGROUP]));
-	r = ask_daemon(ctl, "run", args, &result);
+	r = name_cgroup(ctl, &cgroup);
+	if (r == CTL_OK)
+		r = enter_attached(ctl, &cgroup);
 	if (r != CTL_OK)
 		return r;
 	if (ctl->verbose)
-		note(ctl, "dmm: %s runs in cgroup %s", ctl->argv[0], get_text(result, "cgroup"));
-	json_object_put(result);
+		note(ctl, "dmm: %s runs in cgroup %s", ctl->argv[0], cgroup.path);
 	check_netns(ctl);
 	ctl->argv[ctl->argc] = NULL;
 	execvp(ctl->argv[0], ctl->argv);

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <linux/capability.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 
 #include "base/log.h"
@@ -15,21 +16,40 @@ static const int kept[] = {
 	CAP_PERFMON,	     /* the programs follow pointers of the kernel's */
 	CAP_NET_ADMIN,	     /* attaches to cgroups, interfaces and lo; reserves ports */
 	CAP_NET_RAW,	     /* opens AF_XDP and raw sockets for the instances */
-	CAP_IPC_LOCK,	     /* memory of AF_XDP is locked */
-	CAP_SYS_ADMIN,	     /* enters network namespaces; gives instances an empty root */
-	CAP_SETUID,	     /* instances become the user dmm */
-	CAP_SETGID,	     /* instances become the group dmm */
-	CAP_SETPCAP,	     /* instances give up what they could get back */
+	CAP_SYS_ADMIN,	     /* opens maps by their id; enters network namespaces */
 	CAP_KILL,	     /* ends instances, which run as another user */
-	CAP_DAC_READ_SEARCH, /* SIGHUP reads a policy wherever it lies */
+	CAP_DAC_READ_SEARCH, /* opens cgroups by their id; SIGHUP reads a policy wherever it lies */
 };
 
-static uint64_t wanted(void)
+/* More where it forks its instances itself: then it was started by hand. With --stack-socket there is a
+ * unit that does the same in other ways. */
+static const int for_forks[] = {
+	CAP_SETUID,	  /* instances become the user dmm */
+	CAP_SETPCAP,	  /* instances give up what they could get back */
+	CAP_SYS_CHROOT,	  /* instances have an empty root */
+	CAP_DAC_OVERRIDE, /* makes cgroups in the root's folder, which is nobody's to write */
+	CAP_IPC_LOCK,	  /* memory of AF_XDP is locked; a unit has LimitMEMLOCK= instead */
+};
+
+static uint64_t set_of(const int *caps, size_t n)
 {
 	uint64_t mask = 0;
 
-	for (size_t i = 0; i < DMM_ARRAY_SIZE(kept); i++)
-		mask |= 1ull << kept[i];
+	for (size_t i = 0; i < n; i++)
+		mask |= 1ull << caps[i];
+	return mask;
+}
+
+static uint64_t wanted(const struct dmmd_options *o)
+{
+	uint64_t mask = set_of(kept, DMM_ARRAY_SIZE(kept));
+	struct rlimit locked;
+
+	if (!o->stack_socket)
+		mask |= set_of(for_forks, DMM_ARRAY_SIZE(for_forks));
+	/* AF_XDP locks memory; a unit has LimitMEMLOCK=infinity */
+	if (getrlimit(RLIMIT_MEMLOCK, &locked) < 0 || locked.rlim_cur != RLIM_INFINITY)
+		mask |= 1ull << CAP_IPC_LOCK;
 	return mask;
 }
 
@@ -45,10 +65,9 @@ int dmmd_caps_init(struct dmmd *d)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3];
-	uint64_t keep = wanted();
+	uint64_t keep = wanted(&d->options);
 	int r;
 
-	(void)d;
 	if (syscall(SYS_capget, &header, sets) < 0)
 		return dmm_err(-errno, "capabilities");
 	/* a root without CAP_SETPCAP keeps its bounding set: what it has not it cannot give */

@@ -498,14 +498,14 @@ static bool populated(const char *full)
 	return strstr(text, "populated 1") != NULL;
 }
 
-/* True: gone. */
+/* True: gone, or for ever out of dmmd's reach. */
 static bool remove_empty(struct dmmd *d, struct dmmd_cgroup *cgroup)
 {
 	char full[PATH_MAX];
 
 	if (dmmd_cgroup_full(d, cgroup->path, full) < 0 || populated(full))
 		return false;
-	if (rmdir(full) < 0 && errno != ENOENT)
+	if (rmdir(full) < 0 && errno != ENOENT && errno != EROFS)
 		return false; /* somebody came back, or made folders of his own */
 	dmm_debug("cgroup %s was empty: removed", cgroup->path);
 	return true;

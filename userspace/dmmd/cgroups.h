@@ -18,7 +18,7 @@ struct dmmd_classes;
 #define DMMD_BY_POLICY 1u /* a rule of the live policy names it */
 #define DMMD_BY_NEXT   2u /* a rule of the policy being applied does */
 #define DMMD_BY_HAND   4u
-#define DMMD_BY_RUN    8u  /* dmmd made it: removed when empty */
+#define DMMD_BY_RUN    8u  /* made by `dmmctl run`: removed when empty */
 #define DMMD_BY_FLOWS  16u /* retired: steered flows of its are open, nothing new is decided */
 
 struct dmmd_cgroup {

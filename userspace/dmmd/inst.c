@@ -7,6 +7,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <net/if.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -26,6 +27,7 @@
 #define AWAY_MS	    1000 /* how often to look for an interface that is gone */
 
 static void begin(struct dmmd_inst *inst);
+static void died(struct dmmd_inst *inst, pid_t pid, int err);
 
 const char *dmmd_life_word(enum dmmd_life life)
 {
@@ -112,23 +114,81 @@ static void copy_printable(char *to, size_t size, const char *from, size_t len)
 	to[n] = '\0';
 }
 
+struct message {
+	struct dmm_msg msg;
+	struct dmm_msg_text body;
+};
+
+/* *ret_pid: of the sender as the kernel vouches for, 0: not told. */
+static ssize_t receive(int fd, struct message *ret, pid_t *ret_pid)
+{
+	union {
+		char buf[CMSG_SPACE(sizeof(struct ucred))];
+		struct cmsghdr align;
+	} control = { 0 };
+	struct iovec iov = { ret, sizeof(*ret) };
+	struct msghdr mh = { .msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = &control,
+			     .msg_controllen = sizeof(control) };
+	ssize_t n = recvmsg(fd, &mh, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	struct cmsghdr *cmsg = n > 0 ? CMSG_FIRSTHDR(&mh) : NULL;
+
+	*ret_pid = 0;
+	if (cmsg && cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SCM_CREDENTIALS)
+		*ret_pid = ((struct ucred *)CMSG_DATA(cmsg))->pid;
+	return n;
+}
+
+/* Asked for, and nobody came, or not as it should. */
+static void never_came(struct dmmd_inst *inst, const char *why)
+{
+	dmmd_source_remove(&inst->d->loop, &inst->channel);
+	dmmd_timer_set(&inst->timer, 0);
+	dmm_steer_inst_state(inst->d->steer, inst->slot, DMM_INST_DEAD, 0);
+	snprintf(inst->last_death, sizeof(inst->last_death), "%s: %s (journalctl -u 'dmm-stack*')",
+		 inst->d->options.stack_socket, why);
+	died(inst, 0, -EIO);
+	dmmd_save(inst->d);
+}
+
+/* One that the service manager started says who it is. As long as it holds its end of the line, the pid
+ * is nobody else's. */
+static void meet(struct dmmd_inst *inst, pid_t pid)
+{
+	struct pollfd line = { .fd = inst->channel.fd };
+	dmm_autoclose int pidfd = pid > 0 ? dmmd_pidfd_open(pid) : -ESRCH;
+
+	if (pidfd < 0 || dmm_proc_start_time(pid, &inst->start_time) < 0 || poll(&line, 1, 0) < 0 ||
+	    line.revents & (POLLHUP | POLLERR) ||
+	    dmmd_inst_watch(inst, DMM_TAKE_FD(pidfd), -1) < 0) {
+		never_came(inst, "an instance came and went");
+		return;
+	}
+	inst->pid = pid;
+	dmmd_save(inst->d);
+}
+
 static void channel_ready(struct dmmd_source *source, uint32_t events)
 {
 	struct dmmd_inst *inst = dmmd_container(source, struct dmmd_inst, channel);
-	struct {
-		struct dmm_msg msg;
-		struct dmm_msg_text body;
-	} in;
-	ssize_t n = recv(source->fd, &in, sizeof(in), MSG_DONTWAIT);
+	struct message in;
+	pid_t pid;
+	ssize_t n = receive(source->fd, &in, &pid);
 
 	(void)events;
 	if (n < 0 && errno == EAGAIN)
 		return;
-	if (n < (ssize_t)sizeof(in.msg)) { /* closed; its pidfd says more */
-		dmmd_source_remove(&inst->d->loop, source);
+	if (n < (ssize_t)sizeof(in.msg)) { /* closed; its pidfd says more, if there is one */
+		if (inst->pid)
+			dmmd_source_remove(&inst->d->loop, source);
+		else
+			never_came(inst, "no instance came of it");
 		return;
 	}
-	if (in.msg.kind == DMM_MSG_READY)
+	if (!inst->pid)
+		meet(inst, pid);
+	else if (in.msg.kind == DMM_MSG_READY)
 		became_ready(inst);
 	else if (in.msg.kind == DMM_MSG_FAILED)
 		copy_printable(inst->said, sizeof(inst->said), in.body.text, n - sizeof(in.msg));
@@ -148,7 +208,8 @@ static bool reap(struct dmmd_inst *inst, char *ret, size_t size)
 	siginfo_t info = { 0 };
 
 	if (waitid(P_PIDFD, inst->process.fd, &info, WEXITED | WNOHANG) < 0) {
-		snprintf(ret, size, "exited, status unknown (not our child)");
+		snprintf(ret, size, "exited, status unknown (not our child%s)",
+			 inst->d->options.stack_socket ? ": journalctl -u 'dmm-stack*'" : "");
 		return inst->life == DMMD_DRAINING || inst->life == DMMD_ENDING;
 	}
 	if (info.si_code == CLD_EXITED) {
@@ -304,8 +365,10 @@ int dmmd_inst_watch(struct dmmd_inst *inst, int pidfd, int channel)
 {
 	struct dmmd_loop *loop = &inst->d->loop;
 	dmm_autoclose int process = pidfd, conn = channel;
-	int r = dmmd_source_add(loop, &inst->process, process, EPOLLIN, process_ready);
+	int r = 0;
 
+	if (process >= 0)
+		r = dmmd_source_add(loop, &inst->process, process, EPOLLIN, process_ready);
 	if (r < 0)
 		return r;
 	process = -1;
@@ -365,6 +428,10 @@ static void timer_fired(struct dmmd_timer *timer)
 		begin(inst);
 		break;
 	case DMMD_STARTING:
+		if (!inst->pid && inst->channel.fd >= 0) {
+			never_came(inst, "no instance came of it in time");
+			break;
+		}
 		if (!inst->pid) {
 			try_spawn(inst);
 			break;
@@ -399,6 +466,7 @@ void dmmd_inst_end(struct dmmd_inst *inst, enum dmmd_after after, const char *wh
 	if (after != DMMD_AFTER_START)
 		settle(inst, -ECANCELED, why);
 	if (!inst->pid) {
+		dmmd_source_remove(&inst->d->loop, &inst->channel); /* who comes finds nobody */
 		dmmd_timer_set(&inst->timer, 0);
 		after_end(inst);
 		return;

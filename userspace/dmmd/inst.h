@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One instance of a stack, supervised: started, watched, declared dead, started again.
  *
- *   STOPPED -> STARTING (forked, descriptors handed over) -> READY (it said so)
+ *   STOPPED -> STARTING (forked or asked for, descriptors handed over) -> READY (it said so)
  *   READY -> DRAINING (told to take no new flows) -> STOPPED, or freed if its stack was removed
  *   any -> DEAD (it died; the timer starts it again) -> STARTING;  DEAD -> FAILED (given up)
  *   any -> ENDING (told to stop; killed if it does not) -> STARTING, STOPPED or freed
@@ -51,7 +51,7 @@ struct dmmd_inst {
 	struct dmm_xdp_got got;
 	bool zerocopy;
 
-	pid_t pid; /* 0: no process */
+	pid_t pid; /* 0: no process, or one that has not come yet (STARTING with a channel) */
 	uint64_t start_time;
 	struct dmmd_source process, channel; /* pidfd, seqpacket */
 	struct dmmd_timer timer;	     /* of STARTING, DEAD and ENDING */
@@ -102,10 +102,10 @@ int dmmd_insts_reserve(struct dmmd *d);
 void dmmd_inst_shared(struct dmmd_inst *inst, struct dmm_inst_shared *ret);
 
 /* --- for inst.c, spawn.c and adopt.c --- */
-/* Forks and hands everything over. -EBUSY: a queue is still held by the one before (try again).
+/* Forks it, or has the service manager start it, and hands everything over. -EBUSY: a queue is still held by the one before (try again).
  * @text says what failed. All is undone on failure. */
 int dmmd_spawn(struct dmmd_inst *inst, char *text, size_t size);
-/* Watches process and channel from now on; owns both descriptors in any case. */
+/* Watches process and channel from now on, or one of them (the other -1); owns both in any case. */
 int dmmd_inst_watch(struct dmmd_inst *inst, int pidfd, int channel);
 int dmmd_inst_control_path(struct dmmd_inst *inst, char ret[static PATH_MAX]);
 /* A message without a body. */

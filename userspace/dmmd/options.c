@@ -12,6 +12,7 @@
 
 #include "base/mountinfo.h"
 #include "base/util.h"
+#include "dmmd/cgroups.h"
 
 enum kind { TEXT, SECONDS, LEVEL, IGNORED, VERSION, HELP };
 
@@ -34,10 +35,15 @@ static const struct option_spec specs[] = {
 	{ "bpffs", 0, "DIR", "pinned programs and maps (/sys/fs/bpf/dmm)", TEXT, FIELD(bpffs) },
 	{ "cgroup-root", 0, "DIR", "what the policy's cgroups are relative to (the cgroup2 mount)",
 	  TEXT, FIELD(cgroup_root) },
+	{ "run-cgroup", 0, "PATH", "where `dmmctl run` and dmmd make cgroups (/, the root)", TEXT,
+	  FIELD(run_cgroup) },
 	{ "netns", 0, "NAME|PATH", "network namespace to serve (its own)", TEXT, FIELD(netns) },
 	{ "group", 0, "NAME", "may read through the control socket (dmm)", TEXT, FIELD(group) },
 	{ "user", 0, "NAME", "what instances run as (dmm, else nobody)", TEXT, FIELD(user) },
 	{ "libexec", 0, "DIR", "where dmm-stack is", TEXT, FIELD(libexec) },
+	{ "stack-socket", 0, "PATH",
+	  "have instances started by who listens there (dmm-stack.socket)", TEXT,
+	  FIELD(stack_socket) },
 	{ "stacks-dir", 0, "DIR", "where the stack plug-ins are", TEXT, FIELD(stacks_dir) },
 	{ "dead-after", 0, "SECONDS", "an instance without heartbeat for so long is killed (10)",
 	  SECONDS, FIELD(dead_after_ms) },
@@ -155,6 +161,7 @@ int dmmd_options_parse(struct dmmd_options *options, int argc, char **argv)
 		.run_dir = "/run/dmm",
 		.state_dir = "/var/lib/dmm",
 		.bpffs = "/sys/fs/bpf/dmm",
+		.run_cgroup = "/",
 		.group = "dmm",
 		.log_level = DMM_LOG_INFO,
 		.dead_after_ms = 10000,
@@ -255,12 +262,26 @@ static int complete_cgroup_root(struct dmmd_options *options)
 	return keep(options, &options->cgroup_root, strdup(resolved));
 }
 
+static int complete_run_cgroup(struct dmmd_options *options)
+{
+	char path[PATH_MAX];
+
+	if (dmmd_cgroup_normalise(options->run_cgroup, path) < 0) {
+		dmm_error("'%s' is no cgroup path", options->run_cgroup);
+		dmm_error("hint: paths start with / at the cgroup root");
+		return -EINVAL;
+	}
+	return keep(options, &options->run_cgroup, strdup(dmm_streq(path, "/") ? "" : path));
+}
+
 static int complete_ids(struct dmmd_options *options)
 {
 	const struct group *group = getgrnam(options->group);
 	const struct passwd *user = getpwnam(options->user ? options->user : "dmm");
 
 	options->socket_gid = group ? group->gr_gid : (gid_t)-1;
+	if (options->stack_socket) /* they have a user already */
+		return 0;
 	if (!user && !options->user) {
 		user = getpwnam("nobody");
 		dmm_warning("there is no user dmm: instances run as nobody, as others may do");
@@ -288,6 +309,8 @@ int dmmd_options_complete(struct dmmd_options *options)
 
 	if (r == 0)
 		r = complete_cgroup_root(options);
+	if (r == 0)
+		r = complete_run_cgroup(options);
 	if (r == 0)
 		r = complete_ids(options);
 	return r;

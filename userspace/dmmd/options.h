@@ -12,9 +12,11 @@ struct dmmd_options {
 	const char *policy; /* NULL: the last good one */
 	const char *run_dir, *state_dir, *bpffs;
 	const char *cgroup_root; /* NULL until completed: the cgroup2 mount */
+	const char *run_cgroup;	 /* below it; completed: "" is the root itself */
 	const char *netns;	 /* NULL: its own */
 	const char *group, *user;
 	const char *libexec, *stacks_dir; /* NULL until completed */
+	const char *stack_socket;	  /* NULL: instances are forked */
 	enum dmm_log_level log_level;
 	uint64_t dead_after_ms;
 
@@ -22,7 +24,7 @@ struct dmmd_options {
 	gid_t socket_gid; /* of --group; (gid_t)-1: no such group */
 	uid_t uid;	  /* instances become this */
 	gid_t gid;
-	char *owned[4]; /* strings behind the pointers above */
+	char *owned[5]; /* strings behind the pointers above */
 };
 
 #define DMMD_GO_ON -1

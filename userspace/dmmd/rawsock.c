@@ -16,8 +16,6 @@
 #include <sys/wait.h>
 
 #include "base/file.h"
-#include "base/mountinfo.h"
-#include "base/proc.h"
 #include "base/util.h"
 #include "dmmd/dmmd.h"
 
@@ -120,29 +118,17 @@ static int open_in(struct job *job)
 	return r < 0 ? r : run_child(job);
 }
 
-/* Below the root of the policy's cgroups, or, where that is the mount's own root, which is mode 0555 and
- * dmmd has no CAP_DAC_OVERRIDE, below the cgroup that dmmd is in: of its unit or session. */
 static int make_cgroup(struct dmmd *d, char ret[static PATH_MAX])
 {
-	char name[32], mount[PATH_MAX], own[PATH_MAX];
-	int r, n;
+	char path[PATH_MAX];
+	int r;
 
-	snprintf(name, sizeof(name), "/.dmm-raw-%d", (int)getpid());
-	r = dmmd_cgroup_full(d, name, ret);
-	if (r < 0)
-		return r;
-	if (mkdir(ret, 0755) == 0 || errno == EEXIST)
-		return 0;
-	if (errno != EACCES)
-		return -errno;
-	r = dmm_mount_covering("cgroup2", d->options.cgroup_root, mount, sizeof(mount));
-	if (r == 0)
-		r = dmm_proc_cgroup(getpid(), own, sizeof(own));
-	if (r < 0)
-		return r;
-	n = snprintf(ret, PATH_MAX, "%s%s%s", mount, own, name);
-	if (n >= PATH_MAX)
+	if (snprintf(path, sizeof(path), "%s/.dmm-raw-%d", d->options.run_cgroup, (int)getpid()) >=
+	    (int)sizeof(path))
 		return -ENAMETOOLONG;
+	r = dmmd_cgroup_full(d, path, ret);
+	if (r < 0)
+		return r;
 	return mkdir(ret, 0755) == 0 || errno == EEXIST ? 0 : -errno;
 }
 

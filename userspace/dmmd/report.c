@@ -237,6 +237,7 @@ struct json_object *dmmd_report_status(struct dmmd *d)
 	dmm_json_set_u64(doc, "uptime_ms", age_ms(d->started_mono));
 	dmm_json_set_text(doc, "netns", d->options.netns);
 	dmm_json_set_text(doc, "cgroup_root", d->options.cgroup_root);
+	dmm_json_set_text(doc, "run_cgroup", d->options.run_cgroup);
 	dmm_json_set_text(doc, "bpffs", d->options.bpffs);
 	dmm_json_set_text(doc, "health", json_object_array_length(wrong) ? "degraded" : "ok");
 	json_object_object_add(doc, "problems", wrong);

@@ -221,21 +221,22 @@ static void verb_attach(struct dmmd_call *call)
 	struct dmmd_cgroup *cgroup;
 	char path[PATH_MAX];
 	struct json_object *doc;
-	uint64_t sockets;
-	bool already;
+	uint64_t sockets = 0;
+	bool already, made = dmm_json_bool(call->args, "made");
 	int r;
 
 	if (!get_cgroup(call, path) || !cgroup_exists(call, path))
 		return;
 	cgroup = dmmd_cgroups_find(call->d, path);
 	already = dmmd_cgroup_is_attached(cgroup);
-	r = dmmd_cgroups_want(call->d, path, DMMD_BY_HAND, 0);
+	r = dmmd_cgroups_want(call->d, path, made ? DMMD_BY_RUN : DMMD_BY_HAND, 0);
 	if (r < 0) {
 		refuse_steer(call, r);
 		return;
 	}
 	dmmd_save(call->d);
-	r = dmmd_cgroup_count_sockets(call->d, path, &sockets);
+	if (!already && !made)
+		r = dmmd_cgroup_count_sockets(call->d, path, &sockets);
 	if (r < 0)
 		dmm_err(r, "sockets of cgroup %s", path);
 	cgroup = dmmd_cgroups_find(call->d, path);
@@ -244,7 +245,7 @@ static void verb_attach(struct dmmd_call *call)
 	dmm_json_set_u64(doc, "cgroup_id", cgroup->id);
 	dmm_json_set_bool(doc, "already", already);
 	if (r == 0)
-		dmm_json_set_u64(doc, "existing_sockets", already ? 0 : sockets);
+		dmm_json_set_u64(doc, "existing_sockets", sockets);
 	answer(call, doc);
 }
 
@@ -268,66 +269,6 @@ static void verb_detach(struct dmmd_call *call)
 	doc = dmm_json_document("CgroupDetached");
 	dmm_json_set_text(doc, "cgroup", path);
 	dmm_json_set_bool(doc, "still_named", named);
-	answer(call, doc);
-}
-
-/* The cgroup to run in, made if need be; it goes with its last process, those above it stay. 0: ready for the process; *ret_by is what it is wanted for. */
-static int prepare_run(struct dmmd_call *call, char path[static PATH_MAX], uint32_t *ret_by)
-{
-	char full[PATH_MAX];
-	int r;
-
-	if (!dmm_json_text(call->args, "cgroup"))
-		snprintf(path, PATH_MAX, "/dmm-run-%d", (int)call->pid);
-	r = dmmd_cgroup_full(call->d, path, full);
-	if (r == 0 && mkdir(full, 0755) < 0)
-		r = errno == ENOENT ? dmm_mkdirs(full, 0755) : -errno;
-	if (r < 0 && r != -EEXIST) {
-		refuse(call, r, EXIT_FAILED, NULL, "cannot make cgroup %s", full);
-		return r;
-	}
-	*ret_by = r == -EEXIST ? DMMD_BY_HAND : DMMD_BY_RUN;
-	r = dmmd_cgroups_want(call->d, path, *ret_by, 0);
-	if (r == 0)
-		return 0;
-	if (*ret_by == DMMD_BY_RUN)
-		rmdir(full);
-	refuse_steer(call, r);
-	return r;
-}
-
-static void verb_run(struct dmmd_call *call)
-{
-	char path[PATH_MAX], full[PATH_MAX], procs[PATH_MAX + 16], number[16];
-	struct dmmd_cgroup *cgroup;
-	struct json_object *doc;
-	uint32_t by;
-	int r;
-
-	if (dmm_json_text(call->args, "cgroup") && !get_cgroup(call, path))
-		return;
-	if (call->pid <= 0) { /* "0" would mean dmmd itself */
-		refuse(call, -ESRCH, EXIT_FAILED, "run it where dmmd can see its processes",
-		       "the caller is in another pid namespace");
-		return;
-	}
-	if (prepare_run(call, path, &by) < 0 || dmmd_cgroup_full(call->d, path, full) < 0)
-		return;
-	snprintf(procs, sizeof(procs), "%s/cgroup.procs", full);
-	snprintf(number, sizeof(number), "%d", (int)call->pid);
-	r = dmm_file_put(procs, number);
-	if (r < 0) { /* an empty cgroup of ours is removed by the next tick */
-		refuse(call, r, EXIT_FAILED, NULL, "process %d cannot enter cgroup %s",
-		       (int)call->pid, path);
-		return;
-	}
-	dmmd_save(call->d);
-	cgroup = dmmd_cgroups_find(call->d, path);
-	doc = dmm_json_document("CgroupEntered");
-	dmm_json_set_text(doc, "cgroup", path);
-	dmm_json_set_text(doc, "cgroup_path", full);
-	dmm_json_set_u64(doc, "cgroup_id", cgroup ? cgroup->id : 0);
-	dmm_json_set_u64(doc, "pid", call->pid);
 	answer(call, doc);
 }
 
@@ -404,7 +345,6 @@ static const struct verb {
 	{ "get policy", true, verb_get_policy },
 	{ "attach", false, verb_attach },
 	{ "detach", false, verb_detach },
-	{ "run", false, verb_run },
 	{ "stacks list", true, verb_stacks_list },
 	{ "stacks restart", false, verb_stacks_restart },
 	{ "stacks drain", false, verb_stacks_drain },

@@ -46,6 +46,9 @@ int host_handover_up(struct host *host)
 	int r;
 
 	host->master.fd = -1;
+	r = master_send_started(host->handover_fd);
+	if (r < 0)
+		return host_fail(host, r, "line to dmmd: %s", strerror(-r));
 	r = takeover_receive(host->handover_fd, &host->given, text, sizeof(text));
 	if (r < 0)
 		return host_fail(host, r, "%s", text);
@@ -94,20 +97,19 @@ int host_network_up(struct host *host)
 	struct mirror_events mirror_events = host_mirror_events(host);
 	struct nexthop_events nexthop_events = host_nexthop_events(host);
 	struct epoll_event event = watch_event(EPOLLIN, WATCH_MIRROR, 0);
-	int r;
+	int *fds = host->given.fds, r;
 
-	r = mirror_open(&host->mirror, h->ifindex, &mirror_events);
+	r = mirror_open(&host->mirror, h->ifindex, DMM_TAKE_FD(fds[DMM_FD_QUERY]),
+			DMM_TAKE_FD(fds[DMM_FD_WATCH]), &mirror_events);
+	if (r == 0 &&
+	    epoll_ctl(host->epoll_fd, EPOLL_CTL_ADD, mirror_fd(&host->mirror), &event) < 0) {
+		r = -errno;
+		mirror_close(&host->mirror);
+	}
 	if (r < 0)
 		return host_fail(host, r, "netlink for %s: %s", h->ifname, strerror(-r));
-	r = nexthop_open(&host->nexthops, &host->mirror, h->ifname, &nexthop_events);
-	if (!r && epoll_ctl(host->epoll_fd, EPOLL_CTL_ADD, mirror_fd(&host->mirror), &event) < 0) {
-		r = -errno;
-		nexthop_close(&host->nexthops);
-	}
-	if (r < 0) {
-		mirror_close(&host->mirror);
-		return host_fail(host, r, "next hops of %s: %s", h->ifname, strerror(-r));
-	}
+	nexthop_open(&host->nexthops, &host->mirror, DMM_TAKE_FD(fds[DMM_FD_PROBE4]),
+		     DMM_TAKE_FD(fds[DMM_FD_PROBE6]), &nexthop_events);
 	return 0;
 }
 
@@ -188,8 +190,9 @@ int host_root_up(struct host *host)
 	int r = privs_raise();
 
 	if (r == 0)
-		r = sandbox_empty_root();
+		r = sandbox_empty_root(host->given.fds[DMM_FD_ROOT]);
 	host->empty_root = r == 0;
+	close(DMM_TAKE_FD(host->given.fds[DMM_FD_ROOT])); /* the way out, if any */
 	if (r < 0)
 		dmm_warning("%s keeps its root folder: %s", h->name, strerror(-r));
 	r = privs_drop();

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/util.h"
 #include "instance/watch.h"
@@ -18,6 +19,28 @@ static int send_message(int fd, enum dmm_msg_kind kind, const void *body, size_t
 	struct iovec iov[] = { { &head, sizeof(head) }, { (void *)body, len } };
 	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = DMM_ARRAY_SIZE(iov) };
 
+	return sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
+}
+
+int master_send_started(int fd)
+{
+	union {
+		char buffer[CMSG_SPACE(sizeof(struct ucred))];
+		struct cmsghdr cmsg;
+	} control = { .cmsg = {
+			      .cmsg_level = SOL_SOCKET,
+			      .cmsg_type = SCM_CREDENTIALS,
+			      .cmsg_len = CMSG_LEN(sizeof(struct ucred)),
+		      } };
+	struct ucred self = { getpid(), geteuid(), getegid() };
+	struct dmm_msg head = { .kind = DMM_MSG_STARTED };
+	struct iovec iov = { &head, sizeof(head) };
+	struct msghdr msg = { .msg_iov = &iov,
+			      .msg_iovlen = 1,
+			      .msg_control = &control,
+			      .msg_controllen = sizeof(control) };
+
+	memcpy(CMSG_DATA(&control.cmsg), &self, sizeof(self));
 	return sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
 }
 

@@ -20,6 +20,8 @@ int master_open(struct master *m, int epoll_fd, int fd, int listen_fd, uid_t uid
 void master_close(struct master *m);
 
 int master_send(struct master *m, enum dmm_msg_kind kind, const void *body, size_t len);
+/* Before master_open(): who this is, for a dmmd that did not fork it. */
+int master_send_started(int fd);
 int master_send_failed(int fd, const char *text);
 /* The next message from dmmd: its kind, or negative errno; -EAGAIN: none, or dmmd has gone. */
 int master_receive(struct master *m);

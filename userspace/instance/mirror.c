@@ -16,10 +16,9 @@
 #include "base/util.h"
 #include "instance/packet.h"
 
-#define BUFFER_SIZE  32768
-#define WATCH_RCVBUF (1 << 20)
-#define MAX_ATTR     32
-#define DUMP_TRIES   8
+#define BUFFER_SIZE 32768
+#define MAX_ATTR    32
+#define DUMP_TRIES  8
 
 static int collect_attr(const struct nlattr *attr, void *data)
 {
@@ -404,13 +403,21 @@ void mirror_run(struct mirror *m)
 
 /* --- life --- */
 
+static struct mnl_socket *take_socket(int fd)
+{
+	struct mnl_socket *socket = mnl_socket_fdopen(fd);
+
+	if (!socket)
+		close(fd);
+	return socket;
+}
+
 static int open_query(struct mirror *m)
 {
 	/* the kernel answers at once; this is against waiting for ever should it not */
 	struct timeval patience = { .tv_sec = 1 };
 
-	m->query = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC);
-	if (!m->query || mnl_socket_bind(m->query, 0, MNL_SOCKET_AUTOPID) < 0 ||
+	if (mnl_socket_bind(m->query, 0, MNL_SOCKET_AUTOPID) < 0 ||
 	    setsockopt(mnl_socket_get_fd(m->query), SOL_SOCKET, SO_RCVTIMEO, &patience,
 		       sizeof(patience)) < 0)
 		return -errno;
@@ -424,15 +431,10 @@ static int open_watch(struct mirror *m)
 		RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE,
 		RTNLGRP_IPV4_RULE,   RTNLGRP_IPV6_RULE,	 RTNLGRP_NEXTHOP,
 	};
-	int size = WATCH_RCVBUF, fd;
 	size_t i;
 
-	m->watch = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (!m->watch || mnl_socket_bind(m->watch, 0, MNL_SOCKET_AUTOPID) < 0)
+	if (mnl_socket_bind(m->watch, 0, MNL_SOCKET_AUTOPID) < 0)
 		return -errno;
-	fd = mnl_socket_get_fd(m->watch);
-	/* privileged, and only a larger buffer: losses are noticed anyway */
-	(void)!setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size));
 	for (i = 0; i < DMM_ARRAY_SIZE(groups); i++) {
 		int group = groups[i];
 
@@ -443,12 +445,18 @@ static int open_watch(struct mirror *m)
 	return 0;
 }
 
-int mirror_open(struct mirror *m, uint32_t ifindex, const struct mirror_events *events)
+int mirror_open(struct mirror *m, uint32_t ifindex, int query, int watch,
+		const struct mirror_events *events)
 {
 	int r;
 
-	*m = (struct mirror){ .ifindex = ifindex, .events = *events };
-	r = open_query(m);
+	*m = (struct mirror){
+		.query = take_socket(query),
+		.watch = take_socket(watch),
+		.ifindex = ifindex,
+		.events = *events,
+	};
+	r = m->query && m->watch ? open_query(m) : -ENOMEM;
 	if (!r)
 		r = open_watch(m); /* before the first reading, so that no change falls between */
 	if (!r)

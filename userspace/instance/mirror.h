@@ -51,7 +51,9 @@ struct mirror {
 	struct mirror_addrs own;
 };
 
-int mirror_open(struct mirror *m, uint32_t ifindex, const struct mirror_events *events);
+/* @query and @watch: rtnetlink sockets that are not bound, owned from here on in any case. */
+int mirror_open(struct mirror *m, uint32_t ifindex, int query, int watch,
+		const struct mirror_events *events);
 void mirror_close(struct mirror *m);
 /* Becomes readable when mirror_run() has something to do. */
 int mirror_fd(const struct mirror *m);

@@ -16,38 +16,15 @@
 #define CONFIRM_EVERY (10 * DMM_NS_PER_SEC) /* while stale and in use */
 #define GIVE_UP	      (5 * DMM_NS_PER_SEC)  /* the kernel takes 3 s */
 
-static int open_probe(int family, const char *ifname)
-{
-	dmm_autoclose int fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	int one = 1;
-
-	if (fd < 0)
-		return -errno;
-	if (setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, ifname, strlen(ifname) + 1) < 0)
-		return -errno;
-	/* never further than the next hop */
-	if (family == AF_INET ? setsockopt(fd, IPPROTO_IP, IP_TTL, &one, sizeof(one))
-			      : setsockopt(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, &one, sizeof(one)))
-		return -errno;
-	return DMM_TAKE_FD(fd);
-}
-
-int nexthop_open(struct nexthops *nh, struct mirror *mirror, const char *ifname,
-		 const struct nexthop_events *events)
+void nexthop_open(struct nexthops *nh, struct mirror *mirror, int probe4, int probe6,
+		  const struct nexthop_events *events)
 {
 	memset(nh, 0, sizeof(*nh));
 	nh->mirror = mirror;
 	nh->events = *events;
 	nh->generation = 1;
-	nh->probe4 = open_probe(AF_INET, ifname);
-	if (nh->probe4 < 0)
-		return nh->probe4;
-	nh->probe6 = open_probe(AF_INET6, ifname);
-	if (nh->probe6 < 0 && nh->probe6 != -EAFNOSUPPORT) {
-		close(nh->probe4);
-		return nh->probe6;
-	}
-	return 0;
+	nh->probe4 = probe4;
+	nh->probe6 = probe6;
 }
 
 /* The kernel resolves whom it has to send to; what it sends is an empty datagram. That it may refuse

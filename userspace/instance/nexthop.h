@@ -43,7 +43,7 @@ struct nexthop_events {
 struct nexthops {
 	struct mirror *mirror;
 	struct nexthop_events events;
-	int probe4, probe6;  /* unprivileged datagram sockets */
+	int probe4, probe6;
 	uint32_t generation; /* of valid routes in the cache */
 	uint32_t n_neighbours;
 	uint16_t hash[NEXTHOP_MAX]; /* index + 1 */
@@ -51,10 +51,9 @@ struct nexthops {
 	struct nexthop_route cache[NEXTHOP_CACHE];
 };
 
-/* @nh is large: not for the stack. Before privileges are dropped, for the sockets are bound to the
- * interface. */
-int nexthop_open(struct nexthops *nh, struct mirror *mirror, const char *ifname,
-		 const struct nexthop_events *events);
+/* @nh is large: not for the stack. Owns the probes (base/hostsock.h); @probe6 may be -1. */
+void nexthop_open(struct nexthops *nh, struct mirror *mirror, int probe4, int probe6,
+		  const struct nexthop_events *events);
 void nexthop_close(struct nexthops *nh);
 /* Forgets every neighbour and route; frames still held are given to events.dropped(). */
 void nexthop_forget(struct nexthops *nh);

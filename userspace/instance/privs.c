@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 /* What sandbox_empty_root() needs. */
-#define IN_RESERVE (1u << CAP_SYS_ADMIN)
+#define IN_RESERVE (1u << CAP_SYS_CHROOT)
 
 /* Nothing that is executed later could get them back. A root without CAP_SETPCAP may not; then
  * no_new_privs alone sees to that. */

@@ -10,3 +10,6 @@ $(O)/instance/syscalls.inc: tools/build/syscalls $(syscalls-from)
 	$(Q)tools/build/syscalls $(syscalls-from) >$@
 
 $(O)/userspace/instance/sandbox.o: $(O)/instance/syscalls.inc
+
+MORE_INSTALLED += 644:userspace/instance/dmm-stack.socket:lib/systemd/system/dmm-stack.socket
+MORE_INSTALLED += 644:userspace/instance/dmm-stack@.service:lib/systemd/system/dmm-stack@.service

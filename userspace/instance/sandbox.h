@@ -6,9 +6,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Moves into an empty, read-only file system of its own. Needs CAP_SYS_ADMIN. Negative errno: it
- * stays where it was. */
-int sandbox_empty_root(void);
+/* Makes the empty folder @fd its root. Needs CAP_SYS_CHROOT, and no other folder may stay open. Negative
+ * errno: it stays where it was. */
+int sandbox_empty_root(int fd);
 
 /* Private writable memory that the process may have from now on, what it has included; an allocation
  * beyond it fails. 0: no limit. */

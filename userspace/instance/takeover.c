@@ -56,7 +56,8 @@ static int receive(int fd, struct received *ret)
 		.msg_iov = &iov,
 		.msg_iovlen = 1,
 		.msg_control = &control,
-		.msg_controllen = sizeof(control),
+		.msg_controllen =
+			CMSG_LEN(sizeof(int) * MAX_FDS), /* CMSG_SPACE has room for more */
 	};
 	ssize_t n;
 

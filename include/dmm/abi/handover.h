@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* What dmmd and an instance say to each other, over a SOCK_SEQPACKET unix socket. One message = one
- * packet = struct dmm_msg header + body. dmmd starts an instance as
+ * packet = struct dmm_msg header + body. An instance is started as
  *   dmm-stack --handover FD
- * where FD is one end of a socketpair, and sends DMM_MSG_HANDOVER with the descriptors of
- * enum dmm_handover_fd by SCM_RIGHTS, then DMM_MSG_START. dmmd keeps no copy of them.
+ * where FD is one end of a socketpair with dmmd, or, where a service manager starts it, the accepted end
+ * of a connection that dmmd made. It sends DMM_MSG_STARTED. dmmd sends DMM_MSG_HANDOVER with the
+ * descriptors of enum dmm_handover_fd by SCM_RIGHTS, the AF_XDP sockets, then DMM_MSG_START, and keeps
+ * no copy of them. An instance opens nothing itself: the sockets belong to dmmd's network namespace,
+ * whichever the instance is in.
  * When the peer end closes (dmmd died), the instance goes on and accepts one new connection at a
  * time on DMM_FD_CONTROL (listening; only uid 0 is served): the next dmmd adopts it there. */
 #pragma once
 
 #include <dmm/abi/types.h>
 
-#define DMM_HANDOVER_VERSION 3
+#define DMM_HANDOVER_VERSION 4
 
 enum dmm_msg_kind {
 	DMM_MSG_HANDOVER, /* dmmd -> instance: struct dmm_handover + fds */
@@ -21,6 +24,7 @@ enum dmm_msg_kind {
 	DMM_MSG_DRAIN,	  /* dmmd -> instance: no new flows; exit(0) after the last */
 	DMM_MSG_STOP,	  /* dmmd -> instance: reset all flows and exit(0) */
 	DMM_MSG_HELLO,	  /* dmmd -> instance after adoption; answered by READY */
+	DMM_MSG_STARTED,  /* instance -> dmmd: its first, with its SCM_CREDENTIALS */
 };
 
 struct dmm_msg {
@@ -38,10 +42,15 @@ enum dmm_handover_fd {
 	DMM_FD_RAW4,	/* SOCK_RAW IPPROTO_RAW with IP_HDRINCL, confined to lo */
 	DMM_FD_RAW6,	/* SOCK_RAW IPPROTO_RAW with IPV6_HDRINCL, confined to lo */
 	DMM_FD_CONTROL, /* listening SOCK_SEQPACKET, for adoption by the next dmmd */
+	DMM_FD_QUERY,	/* rtnetlink, not bound: questions */
+	DMM_FD_WATCH,	/* rtnetlink, not bound: notifications */
+	DMM_FD_PROBE4, /* SOCK_DGRAM on the interface, TTL 1: makes the kernel resolve neighbours */
+	DMM_FD_PROBE6,
+	DMM_FD_ROOT, /* an empty folder: its root */
 	DMM_NUM_HANDOVER_FDS,
 };
 /* Those that a kernel without IPv6 has not. */
-#define DMM_FDS_OPTIONAL (1u << DMM_FD_RELAY6 | 1u << DMM_FD_RAW6)
+#define DMM_FDS_OPTIONAL (1u << DMM_FD_RELAY6 | 1u << DMM_FD_RAW6 | 1u << DMM_FD_PROBE6)
 
 enum dmm_poll { DMM_POLL_ADAPTIVE, DMM_POLL_BUSY };
 
@@ -53,7 +62,7 @@ struct dmm_handover {
 	__u32 n_queues;
 	__u32 port_first, port_last;
 	enum dmm_poll poll;
-	__u32 uid, gid; /* to become; 0: stay (tests) */
+	__u32 uid, gid; /* to become; 0: stay what it was started as */
 	__u32 frame_size, n_frames;
 	__u64 umem_size;
 	__u32 flow_memory; /* bytes of buffering per flow and direction */
