@@ -25,10 +25,10 @@ static const int kept[] = {
  * unit that does the same in other ways. */
 static const int for_forks[] = {
 	CAP_SETUID,	  /* instances become the user dmm */
+	CAP_SETGID,	  /* and its group; the control socket is made as that of --group */
 	CAP_SETPCAP,	  /* instances give up what they could get back */
 	CAP_SYS_CHROOT,	  /* instances have an empty root */
 	CAP_DAC_OVERRIDE, /* makes cgroups in the root's folder, which is nobody's to write */
-	CAP_IPC_LOCK,	  /* memory of AF_XDP is locked; a unit has LimitMEMLOCK= instead */
 };
 
 static uint64_t set_of(const int *caps, size_t n)

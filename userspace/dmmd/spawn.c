@@ -258,6 +258,8 @@ static int start_by_manager(struct dmmd_inst *inst, struct dmmd_parcel *parcel)
 		r = -errno;
 	if (r == 0)
 		r = dmmd_parcel_send(parcel, fd);
+	if (r == -EPIPE) /* hung up on already: that shows when it is watched */
+		r = 0;
 	return r < 0 ? r : dmmd_inst_watch(inst, -1, DMM_TAKE_FD(fd));
 }
 
