@@ -67,6 +67,11 @@ def code_that_a_plugin_runs_when_loaded_has_no_privilege(w):
     w.apply(w.policy())
 
 
+def limits_of(pid):
+    with open(f"/proc/{pid}/limits") as f:
+        return {line[:26].strip(): line[26:].split()[0] for line in f}
+
+
 @test
 def a_serving_instance_is_in_the_sandbox(w):
     pid = w.ready()
@@ -79,8 +84,7 @@ def a_serving_instance_is_in_the_sandbox(w):
             assert False, "its root folder can be filled"
     except FileNotFoundError:
         pass
-    with open(f"/proc/{pid}/limits") as f:
-        limits = {line[:26].strip(): line[26:].split()[0] for line in f}
+    limits = limits_of(pid)
     assert limits["Max data size"] == str(1024 << 20), limits
     assert limits["Max core file size"] == "0", limits
     fds = {int(n): os.readlink(f"/proc/{pid}/fd/{n}") for n in os.listdir(f"/proc/{pid}/fd")}
@@ -88,6 +92,16 @@ def a_serving_instance_is_in_the_sandbox(w):
     files = {n: t for n, t in fds.items() if n > 2 and t.startswith("/") and "memfd" not in t}
     assert not files and fds[0] == fds[1] == "/dev/null", fds
     assert "32 system calls" in w.log() and "empty root" in w.log(), w.log()
+
+
+@test
+def its_memory_is_the_policys(w):
+    before = w.ready()
+    w.apply(w.policy(stack=", memory: 96MiB"))
+    pid = w.ready(not_pid=before)
+    assert limits_of(pid)["Max data size"] == str(96 << 20), limits_of(pid)
+    w.apply(w.policy(stack=", memory: 96MiB"))
+    assert w.ready() == pid, "restarted for nothing"
 
 
 main(SandboxWorld)

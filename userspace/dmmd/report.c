@@ -60,6 +60,7 @@ static struct json_object *add_stack(struct json_object *obj, struct dmmd_inst *
 	dmm_json_set_text(obj, "plugin", spec->plugin);
 	dmm_json_set_text(obj, "backend", spec->backend);
 	dmm_json_set_text(obj, "poll", dmmd_poll_word(spec->poll));
+	dmm_json_set_u64(obj, "memory_mib", spec->memory_mib);
 	add_interface(obj, inst);
 	dmm_json_set_u64(obj, "port_first", spec->ports.first);
 	dmm_json_set_u64(obj, "port_last", spec->ports.last);

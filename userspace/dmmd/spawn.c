@@ -18,12 +18,9 @@
 #include "dmmd/parcel.h"
 #include "pktio/xsk.h"
 
-#define FLOW_MEMORY (128 * 1024)
-/* All flows together, and what a plug-in has besides: beyond it allocations fail, and flows with them.
- * Frames do not count. */
-#define INSTANCE_MEMORY_MIB 1024
-#define FRAMES_FEW_QUEUES   4096
-#define FRAMES_MANY_QUEUES  2048
+#define FLOW_MEMORY	   (128 * 1024)
+#define FRAMES_FEW_QUEUES  4096
+#define FRAMES_MANY_QUEUES 2048
 
 static int fail(int err, char *text, size_t size, const char *what)
 {
@@ -159,7 +156,7 @@ static int fill_handover(struct dmmd_inst *inst, struct dmmd_parcel *parcel, cha
 	h->uid = o->stack_socket ? 0 : o->uid; /* the service manager chose one */
 	h->gid = o->stack_socket ? 0 : o->gid;
 	h->flow_memory = FLOW_MEMORY;
-	h->memory_mib = INSTANCE_MEMORY_MIB;
+	h->memory_mib = inst->spec.memory_mib;
 	snprintf(h->name, sizeof(h->name), "%s#0", inst->spec.name);
 	memcpy(h->ifname, inst->spec.interface, sizeof(h->ifname));
 	return 0;

@@ -53,7 +53,11 @@ int dmmd_poll_of(const char *word)
 void dmmd_spec_from_policy(const struct dmm_policy *policy, const struct dmm_policy_stack *stack,
 			   struct dmmd_spec *ret)
 {
-	struct dmmd_spec spec = { .poll = stack->poll, .ports = stack->local_ports };
+	struct dmmd_spec spec = {
+		.poll = stack->poll,
+		.memory_mib = stack->memory_mib ? stack->memory_mib : DMMD_MEMORY_MIB,
+		.ports = stack->local_ports,
+	};
 
 	memcpy(spec.name, stack->name, sizeof(spec.name));
 	memcpy(spec.plugin, stack->plugin, sizeof(spec.plugin));
@@ -81,5 +85,6 @@ bool dmmd_spec_same(const struct dmmd_spec *running, const struct dmmd_spec *wan
 	       dmm_streq(running->plugin, wanted->plugin) &&
 	       dmm_streq(running->backend, wanted->backend) &&
 	       dmm_streq(running->interface, wanted->interface) && running->mode == wanted->mode &&
-	       running->zerocopy == wanted->zerocopy && running->poll == wanted->poll;
+	       running->zerocopy == wanted->zerocopy && running->poll == wanted->poll &&
+	       running->memory_mib == wanted->memory_mib;
 }

@@ -6,6 +6,8 @@
 
 #include "policy/policy.h"
 
+#define DMMD_MEMORY_MIB 1024 /* where the policy says nothing */
+
 struct dmmd_spec {
 	char name[DMM_NAME_LEN];
 	char plugin[DMM_NAME_LEN];
@@ -13,6 +15,7 @@ struct dmmd_spec {
 	char interface[16];
 	int mode, zerocopy; /* DMM_XDP_*, DMM_ZC_* */
 	enum dmm_poll poll;
+	uint32_t memory_mib; /* private memory that an instance may have */
 	struct dmm_port_range ports;
 	bool ports_chosen; /* by dmmd, not by the policy */
 };

@@ -139,6 +139,8 @@ static int get_spec(struct json_object *obj, struct dmmd_spec *ret)
 	    get_u32(obj, "port_last", UINT16_MAX, &last) < 0 || poll < 0 || spec.mode < 0 ||
 	    spec.zerocopy < 0 || first == 0 || last - first >= DMM_MAX_PORTS)
 		return -EBADMSG;
+	if (get_u32(obj, "memory_mib", UINT32_MAX, &spec.memory_mib) < 0)
+		spec.memory_mib = DMMD_MEMORY_MIB; /* written before there was the field */
 	spec.poll = (enum dmm_poll)poll;
 	spec.ports = (struct dmm_port_range){ first, last };
 	spec.ports_chosen = dmm_json_bool(obj, "ports_chosen");
@@ -276,6 +278,7 @@ static struct json_object *stack_json(const struct dmmd_stack_record *record)
 	dmm_json_set_text(obj, "mode", dmmd_mode_word(spec->mode));
 	dmm_json_set_text(obj, "zerocopy", dmmd_zerocopy_word(spec->zerocopy));
 	dmm_json_set_text(obj, "poll", dmmd_poll_word(spec->poll));
+	dmm_json_set_u64(obj, "memory_mib", spec->memory_mib);
 	dmm_json_set_u64(obj, "port_first", spec->ports.first);
 	dmm_json_set_u64(obj, "port_last", spec->ports.last);
 	dmm_json_set_bool(obj, "ports_chosen", spec->ports_chosen);

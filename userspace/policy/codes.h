@@ -31,6 +31,7 @@
 	X(PORTS_TOO_MANY, 25, "more localPorts than one instance may own")                         \
 	X(UDP_STACK, 26, "a rule for UDP only that names a stack")                                 \
 	X(ACTION, 28, "an action that says both things, or neither")                               \
+	X(MEMORY, 29, "not an amount of memory, or out of bounds")                                 \
 	X(ALIAS, 30, "a YAML anchor or alias")                                                     \
 	X(TAG, 31, "a YAML tag")                                                                   \
 	X(DOCUMENTS, 32, "more than one YAML document")                                            \

@@ -92,9 +92,16 @@ static const struct dmm_field stack_fields[] = {
 	  .fallback = "adaptive",
 	  .doc = "adaptive sleeps when there is nothing to do, busy burns a core for latency.",
 	  .offset = IN(_stack, poll) },
+	{ .name = "memory",
+	  .type = DMM_FIELD_MEMORY,
+	  .min = 64,
+	  .max = 64 * 1024,
+	  .fallback = "1GiB",
+	  .doc = "Private memory that an instance may have, packet frames not counted; beyond it "
+		 "allocations fail, and flows with them.",
+	  .offset = IN(_stack, memory_mib) },
 	LATER("instances", "How many processes run the stack."),
 	LATER("cpus", "Which CPUs they run on."),
-	LATER("memory", "How much memory they may use."),
 	LATER("restart", "Whether a dead one is started again."),
 	LATER("profile", "Tuning of the stack."),
 };

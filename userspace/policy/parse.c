@@ -165,6 +165,9 @@ static int parse_scalar(struct parser *p, const struct dmm_field *field, void *a
 	case DMM_FIELD_RANGE:
 		dmm_value_range(&s, field->min, field->max, at, p->found);
 		return 0;
+	case DMM_FIELD_MEMORY:
+		dmm_value_memory(&s, field->min, field->max, at, p->found);
+		return 0;
 	case DMM_FIELD_CGROUP:
 		return dmm_value_cgroup(&s, at, p->found);
 	case DMM_FIELD_REJECT:

@@ -62,6 +62,7 @@ struct dmm_policy_stack {
 	char interface[16];
 	struct dmm_port_range local_ports; /* host byte order; 0-0: dmmd picks from its default */
 	enum dmm_poll poll;
+	uint32_t memory_mib;	/* private memory of an instance; 0: dmmd's default */
 	struct dmm_place place; /* of its name */
 	struct dmm_place plugin_place, interface_place, ports_place;
 };

@@ -26,6 +26,7 @@ enum dmm_field_type {
 	DMM_FIELD_REJECT,  /* `true`: the rule's action */
 	DMM_FIELD_CGROUP,  /* char * */
 	DMM_FIELD_RANGE,   /* one port range: struct dmm_port_range */
+	DMM_FIELD_MEMORY,  /* an amount of memory: uint32_t, in MiB */
 	DMM_FIELD_CIDRS,   /* a list, or a single one: pointer and count */
 	DMM_FIELD_PORTS,   /* a list, or a single one: pointer and count */
 	DMM_FIELD_LABELS,  /* a mapping of strings, checked and kept nowhere */
@@ -42,7 +43,7 @@ struct dmm_field {
 	const char *list_later;	  /* what a list would mean here, once it is carried out */
 	const char *fallback;	  /* what holds when it is left out, for the schema */
 	enum dmm_policy_code code;
-	uint32_t min, max; /* items of a list, or bounds of a port */
+	uint32_t min, max; /* items of a list, or bounds of a port or an amount */
 	size_t offset, count_offset;
 	size_t place_offset; /* of a struct dmm_place; 0: none is kept */
 	const struct dmm_object *object;
@@ -81,6 +82,9 @@ bool dmm_value_name(const struct dmm_scalar *s, char ret[DMM_NAME_LEN], struct d
 bool dmm_value_ifname(const struct dmm_scalar *s, char ret[16], struct dmm_findings *found);
 bool dmm_value_range(const struct dmm_scalar *s, uint32_t min, uint32_t max,
 		     struct dmm_port_range *ret, struct dmm_findings *found);
+/* In MiB. */
+bool dmm_value_memory(const struct dmm_scalar *s, uint32_t min, uint32_t max, uint32_t *ret,
+		      struct dmm_findings *found);
 bool dmm_value_cidr(const struct dmm_scalar *s, struct dmm_cidr *ret, struct dmm_findings *found);
 /* *ret is NULL for "/": any. -ENOMEM; 0 also where the path is bad. */
 int dmm_value_cgroup(const struct dmm_scalar *s, char **ret, struct dmm_findings *found);

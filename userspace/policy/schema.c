@@ -153,6 +153,9 @@ static void write_type(struct writer *w, const struct dmm_field *field)
 	case DMM_FIELD_IFNAME:
 		write_pattern(w, "^[^\\s/:]{1,15}$");
 		break;
+	case DMM_FIELD_MEMORY:
+		write_pattern(w, "^(0|[1-9][0-9]{0,5})(MiB|GiB)$");
+		break;
 	case DMM_FIELD_CGROUP:
 		write_pattern(w, "^/");
 		write_number(w, "maxLength", DMM_CGROUP_MAX);

@@ -112,6 +112,37 @@ bool dmm_value_range(const struct dmm_scalar *s, uint32_t min, uint32_t max,
 	return true;
 }
 
+/* "256MiB" or "2GiB", nothing else: what `256M` or `256` would mean is anybody's guess. */
+static bool amount(const char *s, uint32_t *ret)
+{
+	uint32_t n;
+
+	if (!number(&s, &n) || (!dmm_streq(s, "MiB") && !dmm_streq(s, "GiB")))
+		return false;
+	*ret = *s == 'G' ? n * 1024 : n;
+	return true;
+}
+
+bool dmm_value_memory(const struct dmm_scalar *s, uint32_t min, uint32_t max, uint32_t *ret,
+		      struct dmm_findings *found)
+{
+	uint32_t n;
+
+	if (!amount(s->text, &n)) {
+		dmm_find(found, DMM_CODE_MEMORY, s->place, "write 256MiB or 2GiB",
+			 "'%.80s' is not an amount of memory", s->text);
+		return false;
+	}
+	if (n < min || n > max) {
+		dmm_find(found, DMM_CODE_MEMORY, s->place, NULL,
+			 "%s is out of bounds: %s is %uMiB to %uGiB", s->text, s->field, min,
+			 max / 1024);
+		return false;
+	}
+	*ret = n;
+	return true;
+}
+
 /* Clears the bits behind @len; true where one was set. */
 static bool mask(uint8_t addr[16], unsigned int len)
 {
