@@ -69,7 +69,9 @@ def every_row_has_every_column(_):
                        "the same, 10000 rules", "steered"], cgroups
     assert len(got["pairs"]) == len(PAIRS), got["pairs"]
     assert all(p["columns"][c]["median"] > 0 for p in got["pairs"] for c in COLUMNS), got["pairs"]
-    assert all(c["call"] > 0 and c["up"] > 0 for c in got["connect"]), got["connect"]
+    for c in got["connect"]:
+        assert len(c["call"]) == len(c["up"]) > 1 and min(c["call"]) > 0, c
+        assert all(call < up for call, up in zip(c["call"], c["up"])), c
     assert [m["rules"] for m in got["matcher"]] == [10, 10000], got["matcher"]
     assert all(m["ns"] > 0 and m["hits"] * 3 // 2 in range(99999, 100002) for m in got["matcher"])
     assert len(got["xdp"]) >= 5 and all(

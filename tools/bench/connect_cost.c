@@ -7,10 +7,9 @@
  *   connect_cost [-n connects] [-r rounds] [-e CGROUP] ADDRESS PORT CGROUP...
  *   -e: this cgroup gets a hook that does nothing
  *
- * Prints one line of JSON per cgroup, in ns. "call" is connect() itself (the hook, the SYN, and what
- * the SYN brings about on this CPU at once); "up" is until the connection stands. Each figure is the
- * median over the rounds of a round's median; "over" is the same of the difference to the first
- * cgroup's median of that round. */
+ * Prints one line of JSON per cgroup, in ns, with each round's median: "call" is connect() itself (the
+ * hook, the SYN, and what the SYN brings about on this CPU at once); "up" is until the connection
+ * stands. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <getopt.h>
@@ -142,21 +141,11 @@ static int run(const struct options *o)
 
 static void print_cgroups(const struct options *o)
 {
-	static double over[MAX_ROUNDS];
-
-	/* the first is what the others are compared with: its rounds are sorted last */
-	for (unsigned int k = o->n_cgroups; k-- > 0;) {
-		struct figures *f = &figures[k];
-		double call_median, over_median;
-
-		for (unsigned int i = 0; i < o->rounds; i++)
-			over[i] = f->round_call[i] - figures[0].round_call[i];
-		call_median = median(f->round_call, o->rounds);
-		over_median = median(over, o->rounds);
-		printf("{\"cgroup\": \"%s\", \"call\": %.0f, \"call_min\": %.0f, \"call_max\": %.0f, "
-		       "\"over\": %.0f, \"over_min\": %.0f, \"over_max\": %.0f, \"up\": %.0f}\n",
-		       o->cgroups[k], call_median, f->round_call[0], f->round_call[o->rounds - 1],
-		       over_median, over[0], over[o->rounds - 1], median(f->round_up, o->rounds));
+	for (unsigned int k = 0; k < o->n_cgroups; k++) {
+		printf("{\"cgroup\": \"%s\"", o->cgroups[k]);
+		print_rounds("call", figures[k].round_call, o->rounds);
+		print_rounds("up", figures[k].round_up, o->rounds);
+		puts("}");
 	}
 }
 

@@ -75,10 +75,9 @@ int main(int argc, char **argv)
 	if (r < 0)
 		fprintf(stderr, "hook_cost: %s\n", strerror(-r));
 	for (unsigned int k = 0; k < n_cgroups && r == 0; k++) {
-		printf("{\"cgroup\": \"%s\", \"ns\": [", argv[optind + 1 + k]);
-		for (unsigned int i = 0; i < rounds; i++)
-			printf("%s%.1f", i ? ", " : "", figures[k][i]);
-		printf("]}\n");
+		printf("{\"cgroup\": \"%s\"", argv[optind + 1 + k]);
+		print_rounds("ns", figures[k], rounds);
+		puts("}");
 	}
 	floor_bpf__destroy(skel);
 	return r < 0;

@@ -135,6 +135,11 @@ def instructions(*command):
     return int(re.search(r"Collected : (\d+)", said)[1])
 
 
+def named_lines(out, names):
+    """Lines of JSON, one for each cgroup of @names, under the names that the tables have for them."""
+    return [{**json.loads(line), "cgroup": name} for line, name in zip(out.splitlines(), names.values())]
+
+
 class Failed(Exception):
     """A measurement that says nothing; the others go on."""
 
@@ -285,16 +290,14 @@ class Hosts(World):
         steered = self.instance()["connects"] - before
         if steered != self.o.connects * self.o.connect_rounds:
             raise Failed(f"{steered} connects were steered, not one cgroup's")
-        lines = [json.loads(line) for line in reversed(out.splitlines())]
-        return [{**line, "cgroup": name} for line, name in zip(lines, names.values())]
+        return named_lines(out, names)
 
     def hook_cost(self):
         """The connect hook by itself: lines of hook_cost."""
         self.run("ip", "route", "replace", "unreachable", NOWHERE)
         out = self.run(*self.on_core("client", "hook_cost", "-r", self.o.connect_rounds, NOWHERE,
                                      *map(self.cgroup, HOOKED))).stdout
-        return [{**json.loads(line), "cgroup": name}
-                for line, name in zip(out.splitlines(), HOOKED.values())]
+        return named_lines(out, HOOKED)
 
     def xdp_cost(self):
         """The flow door per packet: rounds of {how many rules: lines of xdp_cost}, by turns either first."""

@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -59,6 +60,15 @@ static inline double median(double *values, size_t n)
 {
 	qsort(values, n, sizeof(*values), compare_doubles);
 	return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+/* ", "key": [...]" of an object in JSON. */
+static inline void print_rounds(const char *key, const double *values, size_t n)
+{
+	printf(", \"%s\": [", key);
+	for (size_t i = 0; i < n; i++)
+		printf("%s%.1f", i ? ", " : "", values[i]);
+	putchar(']');
 }
 
 /* Times in ns, each power of two in 128 steps: wrong by less than 1 %. */

@@ -146,28 +146,28 @@ def print_pairs(lines, columns):
                 [[p["what"], *(times(p["columns"][c]) for c in columns)] for p in lines])
 
 
+def over_first(lines, key):
+    """What each line's figures are over the first's, round by round."""
+    return [spread([a - b for a, b in zip(line[key], lines[0][key])]) for line in lines]
+
+
 def print_connect(lines):
     print("\nconnect(), non-blocking TCP, ns")
     print_table(["cgroup", "call", "over no hook", "until connected"],
-                [[c["cgroup"], f"{c['call']:.0f} [{c['call_min']:.0f}-{c['call_max']:.0f}]",
-                  f"{c['over']:+.0f} [{c['over_min']:+.0f} to {c['over_max']:+.0f}]",
-                  f"{c['up']:.0f}"] for c in lines])
+                [[line["cgroup"], f"{statistics.median(line['call']):.0f}", signed(over),
+                  f"{statistics.median(line['up']):.0f}"]
+                 for line, over in zip(lines, over_first(lines, "call"))])
     print("call: connect() itself; on veth a SYN brings about the whole handshake within it. A "
-          "steered SYN is\n  held on lo for the instance instead. Medians of batches in turns.")
-
-
-def over_first(lines):
-    """What each line's ns are over the first's, round by round."""
-    return [spread([a - b for a, b in zip(line["ns"], lines[0]["ns"])]) for line in lines]
+          "steered SYN is\n  held on lo for the instance instead. Medians of batches in turns "
+          "[95 % interval].")
 
 
 def print_hook(lines):
     print("\nthe connect hook by itself (hot caches; to a place without a route, so that connect() ends "
           "behind it), ns")
     print_table(["cgroup", "connect()", "over an empty hook"],
-                [[line["cgroup"], f"{statistics.median(line['ns']):.0f}",
-                  signed(over)]
-                 for line, over in zip(lines, over_first(lines))])
+                [[line["cgroup"], f"{statistics.median(line['ns']):.0f}", signed(over)]
+                 for line, over in zip(lines, over_first(lines, "ns"))])
 
 
 def xdp(rounds):
