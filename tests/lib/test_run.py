@@ -54,6 +54,8 @@ CASES = [
      {"T": "steer"}, "1 passed, 0 failed", []),
     ("t_picks_files", "test -z \"$T\" || exit 9; echo 1..1; echo 'ok 1 - other'",
      {"T": "picks_files"}, "1 passed, 0 failed", []),
+    ("t_picks_python_tests", "echo 1..1; echo 'ok 1 - it is killed again' # it_is_killed_again",
+     {"T": "is_killed"}, "1 passed, 0 failed", []),
     ("t_picks_nothing", "echo 1..1; echo 'ok 1 - other'", {"T": "nonexistent"},
      "0 passed, 0 failed", ["named like 'nonexistent'"]),
 ]
