@@ -79,6 +79,14 @@ def status_of(pid):
         return dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
 
 
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 class World:
     """client (where dmmd runs): 198.18.0.1, fd00:198:18::1 on c0.  server: .2, ::2 on s0."""
 
@@ -195,6 +203,15 @@ class World:
         if wait:
             wait_for("dmmd answers", self._daemon_up)
         return self.daemon
+
+    def restart(self, *args, **kw):
+        """Starts dmmd again, and waits until it has gone through the stored policy."""
+        self.dmmd(*args, **kw)
+        wait_for("the stored policy is live", lambda: self.ctl_json("status")["policy"])
+
+    def stop(self, sig=signal.SIGTERM):
+        self.daemon.send_signal(sig)
+        return self.daemon.wait(20)
 
     def _daemon_up(self):
         if self.daemon.poll() is not None:
@@ -424,6 +441,14 @@ def local_port(addr, port):
         s.sendall(b"ping")
         assert s.recv(10) == b"ping"
         return s.getsockname()[1]
+
+
+def connect_errno(addr, port):
+    try:
+        local_port(addr, port)
+        return 0
+    except OSError as e:
+        return e.errno
 
 
 def echo(c):

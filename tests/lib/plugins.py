@@ -40,8 +40,42 @@ def build(path, headers=(), **differs):
     parts = {"create": "*r = (void *)ld; return 0;", "load": "", "connect": "return -1;", "symbol": "dmm_stack_plugin",
              "abi": "DMM_STACK_ABI", "peek": "pe", **differs,
              "headers": "\n".join(f"#include <{h}>" for h in headers)}
+    _compile(path, SOURCE % parts)
+
+
+def _compile(path, text):
     source = path + ".c"
     with open(source, "w") as f:
-        f.write(SOURCE % parts)
+        f.write(text)
     sh("gcc", "-w", "-shared", "-fPIC", f"-I{ROOT}/include", "-o", path, source)
     os.unlink(source)
+
+
+HANGING = """
+#include <arpa/inet.h>
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <dmm/stack.h>
+struct dmm_stack_ops dmm_stack_plugin;
+static int (*connect_of_it)(struct dmm_stack *, const struct dmm_connect *, struct dmm_conn **);
+static int co(struct dmm_stack *s, const struct dmm_connect *a, struct dmm_conn **r)
+{
+  if (a->remote.port == htons(%(port)d))
+    for (;;);
+  return connect_of_it(s, a, r);
+}
+static void __attribute__((constructor)) ld(void)
+{
+  const struct dmm_stack_ops *ops = dlsym(dlopen("%(of)s", RTLD_NOW), DMM_STACK_SYMBOL);
+  if (!ops)
+    abort();
+  dmm_stack_plugin = *ops;
+  connect_of_it = ops->connect;
+  dmm_stack_plugin.connect = co;
+}
+"""
+
+
+def build_hanging(path, of, port):
+    """Makes the plug-in @path: as the plug-in file @of, but a connect to @port never returns."""
+    _compile(path, HANGING % {"of": of, "port": port})
