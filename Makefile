@@ -37,8 +37,8 @@ test: ## everything: install packages, build, run all tests (as root; T=word pic
 	$(Q)tools/build/install-packages
 	$(BUILD) all tests
 	$(if $(SAN),,$(BUILD) SAN=1 O=$(O)-san tests-unit)
-	$(Q)$(RUN) --user $(TESTS_CHECK) $(TESTS_UNIT) $(if $(SAN),,$(TESTS_UNIT_C:$(O)/%=$(O)-san/%)) \
-		--root $(TESTS_BPF) $(TESTS_NET) $(TESTS_VM)
+	$(Q)$(RUN) --root $(TESTS_BPF) $(filter-out $(TESTS_BESIDE),$(TESTS_NET)) --beside --user $(TESTS_CHECK) \
+		$(TESTS_UNIT) $(if $(SAN),,$(TESTS_UNIT_C:$(O)/%=$(O)-san/%)) --root $(TESTS_VM) $(TESTS_BESIDE)
 
 test-unit: ## tests that need nothing (SAN=1: with sanitizers)
 	$(BUILD) all tests-unit

@@ -105,6 +105,21 @@ def no_files_fail(_folder):
     return [] if (status, out) == (1, "0 passed, 0 failed\n") else [out]
 
 
+def beside_fail(folder):
+    """Two lanes run at once, leave each other's processes alone, and are one sum."""
+    meet = "touch %s/%%s; n=0; while ! test -e %s/%%s; do n=$((n+1)); test $n -lt 200 || exit 1; sleep 0.05; done; " \
+           "echo 1..2; echo ok 1 - a; echo 'ok 2 - b # skip why'" % (folder, folder)
+    one, other = script(folder, "one", meet % ("x", "y")), script(folder, "other", meet % ("y", "x"))
+    quick = script(folder, "quick", "echo 1..1; echo 'not ok 1 - c'")
+    slow = script(folder, "slow", "sleep 1 & wait; echo 1..1; echo 'ok 1 - d'")
+    status, out = run([one, quick, quick, "--beside", other, slow], {})
+    if (status, out.splitlines()[-2:]) != (1, ["# skipped 2: why", "3 passed, 2 failed"]):
+        return [out]
+    killed = script(folder, "killed", "kill -9 $(ps -o ppid= -p $$); sleep 5")
+    status, out = run([script(folder, "good2", "echo 1..1; echo 'ok 1 - a'"), "--beside", killed], {})
+    return [] if status == 1 and out.endswith("\n1 passed, 1 failed\n") else [out]
+
+
 def user_files_fail(folder):
     """--user drops root; --root is a skip without it."""
     os.chmod(folder, 0o755)
@@ -120,7 +135,7 @@ def user_files_fail(folder):
 
 def main():
     tests = [(c[0], lambda d, c=c: case_fails(d, *c)) for c in CASES]
-    tests += [("many_files", many_files_fail), ("no_files", no_files_fail),
+    tests += [("many_files", many_files_fail), ("no_files", no_files_fail), ("beside", beside_fail),
               ("privileges", user_files_fail)]
     failed = 0
     print("1..%d" % len(tests))

@@ -11,3 +11,6 @@ TEST_PROGRAMS += $(PRELOADED)
 $(PRELOADED): %.so: %.o
 	$(call say,LINK,$@)
 	$(Q)$(CC) -shared -o $@ $< -ldl
+
+# What `make test` runs at the same time as the others, beside what needs no root.
+TESTS_BESIDE := tests/net/test_bench.py tests/net/test_planted.py
