@@ -13,7 +13,7 @@
 #include "lib/relay.bpf.h"
 #include "lib/sockaddr.bpf.h"
 
-#define TC_ACT_OK     0
+#define TC_ACT_UNSPEC (-1) /* the filters behind this one, if any, have their turn */
 #define TC_ACT_SHOT   2
 #define TC_ACT_STOLEN 4
 #define ETH_HLEN      14
@@ -144,6 +144,14 @@ static __always_inline void on_close(struct bpf_sock_ops *ops, struct dmm_sock *
 		tell_closed(st, &key, cookie);
 }
 
+/* The filter on lo takes the claim of every SYN that it sees: one that still has it went past it, as far as
+ * the relay's listener. The instance knows nothing of it and resets it. */
+static __always_inline void on_established(const struct dmm_sock *st)
+{
+	if (st->verdict == DMM_VERDICT_USERSPACE && st->stage == DMM_SOCK_STARTED && st->claim)
+		count(DMM_REASON_SYN_NOT_HELD);
+}
+
 SEC("sockops")
 int dmm_sockops(struct bpf_sock_ops *ops)
 {
@@ -152,7 +160,8 @@ int dmm_sockops(struct bpf_sock_ops *ops)
 	struct tcp_sock *tcp;
 	struct dmm_sock *st;
 
-	if (op == BPF_SOCK_OPS_STATE_CB ? new != TCP_CLOSE : op != BPF_SOCK_OPS_TCP_CONNECT_CB)
+	if (op == BPF_SOCK_OPS_STATE_CB ? new != TCP_CLOSE &&new != TCP_ESTABLISHED
+					: op != BPF_SOCK_OPS_TCP_CONNECT_CB)
 		return 1;
 	if (!sk)
 		return 1;
@@ -162,6 +171,8 @@ int dmm_sockops(struct bpf_sock_ops *ops)
 		return 1;
 	if (op == BPF_SOCK_OPS_TCP_CONNECT_CB)
 		on_connect(ops, st, tcp);
+	else if (new == TCP_ESTABLISHED)
+		on_established(st);
 	else
 		on_close(ops, st, tcp, old);
 	return 1;
@@ -343,33 +354,33 @@ int dmm_lo(struct __sk_buff *skb)
 	struct segment seg;
 
 	if (!is_tcp(skb, &seg))
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	if (seg.flags & TCP_RST) {
 		if (!is_false_reset(skb, &seg))
-			return TC_ACT_OK;
+			return TC_ACT_UNSPEC;
 		count(DMM_REASON_FALSE_RESET);
 		return TC_ACT_SHOT;
 	}
 	if ((seg.flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	/* Who sends it: what the instance injects comes from its raw socket, which has no state here. */
 	sk = skb->sk;
 	if (!sk)
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	sk = bpf_sk_fullsock(sk);
 	if (!sk)
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	st = bpf_sk_storage_get(&dmm_sock, sk, NULL, 0);
 	if (!st || st->verdict != DMM_VERDICT_USERSPACE || st->stage != DMM_SOCK_STARTED ||
 	    seg.dest != st->relay_port)
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	st->claim = 0; /* the instance owns the port from here on */
 
 	switch (relay_lookup(skb, seg.family, seg.dest, st->instance, st->incarnation)) {
 	case RELAY_LIVE:
 		return hold(skb, st, &seg);
 	case RELAY_GONE:
-		return TC_ACT_OK; /* the instance died: the kernel refuses at once */
+		return TC_ACT_UNSPEC; /* the instance died: the kernel refuses at once */
 	default:
 		count(DMM_REASON_INST_NO_RELAY); /* whoever sits there now must not get it */
 		return TC_ACT_SHOT;

@@ -101,7 +101,9 @@ enum dmm_inst_state {
 	X(FALSE_RESET, "false-reset",                                                              \
 	  "the kernel reset a relay leg whose handshake it was completing: dropped")               \
 	X(IP_OPTIONS, "ip-options",                                                                \
-	  "sockets with IP options or IPv6 extension headers stay in the kernel")
+	  "sockets with IP options or IPv6 extension headers stay in the kernel")                  \
+	X(SYN_NOT_HELD, "syn-not-held",                                                            \
+	  "a relay SYN went past our filter on lo: the connection is reset")
 
 enum dmm_reason {
 #define DMM_X(name, word, text) DMM_REASON_##name,
