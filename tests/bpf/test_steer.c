@@ -102,7 +102,7 @@ static void adopts_maps_and_updates_links(void **state)
 	assert_int_equal(bpf_map_lookup_elem(map, &zero, &config), 0);
 	assert_int_equal(config.max_level, 7);
 	assert_int_equal(config.stale_ms, 2000);
-	assert_int_equal(dmm_steer_repair(steer), 0);
+	assert_int_equal(steerrig_repair(steer), 0);
 	dmm_steer_close(steer);
 	steerrig_rmdir("web");
 }
@@ -141,7 +141,7 @@ static void teardown_under_a_running_dmmd(void **state)
 	assert_torn_down();
 	assert_int_equal(bpf_obj_get_info_by_fd(link, &info, &len), 0);
 	assert_int_equal(info.cgroup.cgroup_id, 0);
-	assert_int_equal(dmm_steer_repair(steer), -ESTALE);
+	assert_int_equal(steerrig_repair(steer), -ESTALE);
 	assert_torn_down();
 	dmm_steer_close(steer);
 	steerrig_rmdir("web");
@@ -195,7 +195,7 @@ static void second_open_is_refused(void **state)
 	(void)state;
 	assert_int_equal(steerrig_try_open(&second), -EBUSY);
 	assert_reason("another dmmd");
-	assert_int_equal(dmm_steer_repair(steer), 0);
+	assert_int_equal(steerrig_repair(steer), 0);
 	dmm_steer_close(steer);
 }
 
@@ -365,8 +365,8 @@ static void repair_reattaches_and_forgets(void **state)
 	steerrig_rmdir("gone");
 
 	/* sockops, bind4, the filter; the cgroup that is gone took its hooks along */
-	assert_int_equal(dmm_steer_repair(steer), 3);
-	assert_int_equal(dmm_steer_repair(steer), 0);
+	assert_int_equal(steerrig_repair(steer), 3);
+	assert_int_equal(steerrig_repair(steer), 0);
 	assert_true(steerrig_sh_ok(LO_FILTER));
 	assert_false(steerrig_has_pin(link_of(gone, "connect4")));
 	assert_int_equal(dmm_steer_cgroups(steer, NULL, 0), 1);
@@ -399,7 +399,7 @@ static void repair_goes_on_after_a_failure(void **state)
 			    .attach_point = BPF_TC_EGRESS);
 	DECLARE_LIBBPF_OPTS(bpf_tc_opts, opts, .handle = 0x646d6d, .priority = 1,
 			    .flags = BPF_TC_F_REPLACE,
-			    .prog_fd = steerrig_tiny_prog(BPF_PROG_TYPE_SCHED_CLS, 0, "theirs", 0));
+			    .prog_fd = steerrig_tiny_prog(BPF_PROG_TYPE_SCHED_CLS, 0, "dmm_lo", 0));
 	struct dmm_steer *steer = steerrig_open();
 	uint64_t taken, web;
 	int link;
@@ -416,12 +416,12 @@ static void repair_goes_on_after_a_failure(void **state)
 	assert_int_equal(bpf_link_detach(link), 0);
 	close(link);
 
-	assert_int_equal(dmm_steer_repair(steer), -EBUSY);
+	assert_int_equal(steerrig_repair(steer), -EBUSY);
 	assert_reason("sits on lo");
 	assert_int_equal(steerrig_link_prog(link_of(web, "sockops")),
 			 pinned_prog("progs/dmm_sockops"));
 	steerrig_sh("tc qdisc del dev lo clsact");
-	assert_int_equal(dmm_steer_repair(steer), -EPERM);
+	assert_int_equal(steerrig_repair(steer), -EPERM);
 	assert_reason("dmm_connect6");
 	assert_true(steerrig_sh_ok(LO_FILTER));
 	dmm_steer_close(steer);

@@ -42,7 +42,7 @@ static int del_veth(void **state)
 {
 	(void)state;
 	steerrig_sh_ok("ip link del v0");
-	return dmm_steer_repair(steer) < 0 ? -1 : 0;
+	return steerrig_repair(steer) < 0 ? -1 : 0;
 }
 
 static void assert_reason(const char *part)
@@ -84,7 +84,7 @@ static void native_on_veth(void **state)
 	assert_int_equal(dmm_steer_detach_interface(steer, v0), 0);
 	assert_int_equal(attach_mode(v0), XDP_ATTACHED_NONE);
 	assert_false(steerrig_has_pin(pin_of(v0)));
-	assert_int_equal(dmm_steer_repair(steer), 0);
+	assert_int_equal(steerrig_repair(steer), 0);
 	assert_int_equal(attach_mode(v0), XDP_ATTACHED_NONE);
 }
 
@@ -178,13 +178,12 @@ static void repair_follows_interfaces(void **state)
 	link = steerrig_pin(pin_of(v0));
 	assert_int_equal(bpf_link_detach(link), 0);
 	close(link);
-	assert_true(dmm_steer_repair(steer) > 0);
+	assert_int_equal(steerrig_repair(steer), 1);
 	assert_int_equal(attach_mode(v0), XDP_ATTACHED_DRV);
-	assert_int_equal(dmm_steer_repair(steer), 0);
+	assert_int_equal(steerrig_repair(steer), 0);
 	steerrig_sh("ip link del v0");
-	assert_true(dmm_steer_repair(steer) > 0);
+	assert_int_equal(steerrig_repair(steer), 0);
 	assert_false(steerrig_has_pin(pin_of(v0)));
-	assert_int_equal(dmm_steer_repair(steer), 0);
 }
 
 static void next_dmmd_adopts(void **state)

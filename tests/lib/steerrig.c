@@ -122,6 +122,14 @@ struct dmm_steer *steerrig_open(void)
 	return steer;
 }
 
+int steerrig_repair(struct dmm_steer *steer)
+{
+	unsigned int changed;
+	int r = dmm_steer_repair(steer, &changed);
+
+	return r < 0 ? r : (int)changed;
+}
+
 /* --- shell --- */
 
 bool steerrig_sh_ok(const char *format, ...)

@@ -23,6 +23,9 @@ void steerrig_rmdir(const char *cgroup);
 struct dmm_steer *steerrig_open(void);
 int steerrig_try_open(struct dmm_steer **ret);
 
+/* How much had to be put right, or the failure. */
+int steerrig_repair(struct dmm_steer *steer);
+
 /* Runs a shell command that must succeed; or tells whether it does. */
 void steerrig_sh(const char *format, ...) __attribute__((format(printf, 1, 2)));
 bool steerrig_sh_ok(const char *format, ...) __attribute__((format(printf, 1, 2)));

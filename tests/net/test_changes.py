@@ -1,9 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""What changes under running flows: the network around them, what others detach, descriptors that
-run out. None of it cuts a flow of a stack that it would not cut in the kernel."""
+"""What changes under running flows: the network around them, their cgroups, descriptors that run out.
+None of it cuts a flow of a stack that it would not cut in the kernel."""
 
-import json
 import os
 import resource
 import select
@@ -111,11 +110,7 @@ def an_address_goes_and_comes_back(w):
     w.check_policy()
 
 
-# --- what others do ---
-
-def repairs(w):
-    return w.log().count("had to be put right")
-
+# --- addresses and cgroups ---
 
 def change_addresses(w, verb, n):
     """@n addresses of c0 at once."""
@@ -157,49 +152,6 @@ def a_cgroup_removed_and_made_again_is_attached_again(w):
     wait_for("nothing is left of those that are gone",
              lambda: len([n for n in os.listdir(f"{w.bpffs}/links") if "cgroup-" in n]) == 8,
              seconds=30)
-
-
-@test
-def a_filter_that_somebody_removed_is_put_back(w):
-    before = repairs(w)
-    with Flows(w) as flows:
-        w.run("tc", "filter", "del", "dev", "lo", "egress")
-        wait_for("it is noticed", lambda: repairs(w) > before)
-        flows.all_go_on()
-    w.check_policy()
-
-
-def links_of(w, program):
-    """Ids of the links that hold the pinned program somewhere."""
-    pin = f"{w.bpffs}/progs/dmm_{program}"
-    wanted = json.loads(sh("bpftool", "-j", "prog", "show", "pinned", pin).stdout)["id"]
-    links = json.loads(sh("bpftool", "-j", "link", "show").stdout)
-    return [link["id"] for link in links if link.get("prog_id") == wanted]
-
-
-@test
-def hooks_that_somebody_detached_are_put_back(w):
-    with Flows(w) as flows:
-        for program in ("connect4", "connect6", "sockops", "sock_create", "bind4"):
-            before = repairs(w)
-            for link in links_of(w, program):
-                sh("bpftool", "link", "detach", "id", link)
-            wait_for(f"{program} is missed", lambda b=before: repairs(w) > b)
-            assert links_of(w, program)
-        flows.all_go_on()
-    w.check_policy()
-
-
-@test
-def a_flow_door_that_somebody_detached_is_put_back(w):
-    """Without it the kernel answers for the stack, with resets: new flows are what can be had."""
-    before = repairs(w)
-    with Flows(w, ("/kernel",)) as flows:
-        for link in links_of(w, "xdp"):
-            sh("bpftool", "link", "detach", "id", link)
-        wait_for("it is missed", lambda: repairs(w) > before)
-        flows.all_go_on()
-        w.check_policy()
 
 
 # --- out of descriptors ---

@@ -27,6 +27,16 @@ static void print_policy(struct json_object *policy, size_t cgroups)
 	       get_text(policy, "stacks"), cgroups);
 }
 
+/* A program or filter of somebody else where one of ours runs. */
+static void print_beside(struct json_object *item)
+{
+	const char *id = get_text(item, "prog_id");
+
+	printf("  %s ours at %s: %s '%s'%s%s\n", get_text(item, "order"), get_text(item, "where"),
+	       get_text(item, "kind"), get_text(item, "name"), dmm_streq(id, "0") ? "" : " id ",
+	       dmm_streq(id, "0") ? "" : id);
+}
+
 static void print_status(const struct ctl *ctl, struct json_object *status)
 {
 	struct json_object *flows = get_member(status, "flows");
@@ -53,6 +63,8 @@ static void print_status(const struct ctl *ctl, struct json_object *status)
 	for (size_t i = 0; problems && i < json_object_array_length(problems); i++)
 		printf("  %s %s\n", paint(ctl, COLOR_WARN, "problem:"),
 		       json_object_get_string(json_object_array_get_idx(problems, i)));
+	for (size_t i = 0; i < count(status, "beside"); i++)
+		print_beside(json_object_array_get_idx(get_member(status, "beside"), i));
 }
 
 int cmd_status(struct ctl *ctl)

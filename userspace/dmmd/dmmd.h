@@ -5,6 +5,7 @@
 #include "dmmd/cgroups.h"
 #include "dmmd/loop.h"
 #include "dmmd/options.h"
+#include "dmmd/repair.h"
 #include "dmmd/state.h"
 #include "steer/steer.h"
 #include "steer/view.h"
@@ -32,6 +33,7 @@ struct dmmd {
 	struct dmm_view *view;
 	struct dmmd_source mirror;
 	char mirror_problem[256]; /* as last told; "": none */
+	struct dmmd_repair repair;
 
 	/* Persistent. Its stacks are filled in from @inst by dmmd_save(). */
 	struct dmmd_state state;

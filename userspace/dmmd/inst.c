@@ -24,7 +24,7 @@
 #define BUSY_MS	    5000  /* how long a queue may stay with the process before */
 #define BUSY_TRY_MS 50
 #define END_MS	    2000 /* from STOP to SIGKILL */
-#define AWAY_MS	    1000 /* how often to look for an interface that is gone */
+#define AWAY_MS	    1000 /* how often to look for an interface that is gone or taken */
 
 static void begin(struct dmmd_inst *inst);
 static void died(struct dmmd_inst *inst, pid_t pid, int err);
@@ -401,7 +401,7 @@ static void try_spawn(struct dmmd_inst *inst)
 		return;
 	}
 	snprintf(inst->last_death, sizeof(inst->last_death), "%s", text);
-	if (r == -ENODEV && !inst->settled) {
+	if ((r == -ENODEV || r == -EADDRINUSE) && !inst->settled) {
 		start_again_in(inst, AWAY_MS);
 		return;
 	}
@@ -607,6 +607,17 @@ static bool interface_is_gone(const struct dmmd_inst *inst)
 	return ifindex ? ifindex != inst->iface.ifindex : errno == ENODEV;
 }
 
+/* Somebody else's program has the XDP hook: nothing that the peers send gets here any more. New flows
+ * follow the rule until the hook is free. */
+static void end_without_door(struct dmmd_inst *inst)
+{
+	dmm_warning("%s#0: the XDP hook of %s was taken away", inst->spec.name,
+		    inst->spec.interface);
+	inst->attached = false;
+	dmmd_inst_end(inst, inst->life == DMMD_DRAINING ? inst->after : DMMD_AFTER_RESTART,
+		      "its XDP hook was taken away");
+}
+
 void dmmd_insts_tick(struct dmmd *d)
 {
 	static uint64_t last;
@@ -627,6 +638,9 @@ void dmmd_insts_tick(struct dmmd *d)
 				    inst->spec.interface);
 			dmmd_inst_end(inst, draining ? inst->after : DMMD_AFTER_RESTART,
 				      "its interface is gone");
+		} else if (inst->attached &&
+			   !dmm_steer_has_interface(d->steer, inst->iface.ifindex)) {
+			end_without_door(inst);
 		} else if (!late) {
 			check_heartbeat(inst, now);
 		}

@@ -203,13 +203,15 @@ static void add_problem(struct json_object *problems, const char *what, const ch
 {
 	char text[1024];
 
-	snprintf(text, sizeof(text), "%s %s: %s", what, name, why);
+	/* a hint after it is for the log */
+	snprintf(text, sizeof(text), "%s %s: %.*s", what, name, (int)strcspn(why, "\n"), why);
 	json_object_array_add(problems, json_object_new_string(text));
 }
 
 static struct json_object *problems(struct dmmd *d)
 {
 	struct json_object *list = json_object_new_array();
+	char missed[256];
 
 	for (unsigned int i = 0; i < DMM_MAX_INSTANCES; i++) {
 		struct dmmd_inst *inst = d->inst[i];
@@ -224,13 +226,41 @@ static struct json_object *problems(struct dmmd *d)
 				    d->cgroups.items[i].problem);
 	if (d->mirror_problem[0])
 		add_problem(list, "addresses", "and routes", d->mirror_problem);
+	if (d->repair.problem[0])
+		add_problem(list, "attachments", "taken by others", d->repair.problem);
+	dmmd_missed_syns(d, missed, sizeof(missed));
+	if (missed[0])
+		add_problem(list, "filter", "on lo", missed);
 	return list;
+}
+
+static struct json_object *beside_items(struct dmmd *d)
+{
+	struct json_object *items = json_object_new_array();
+
+	for (unsigned int i = 0; i < d->repair.n_beside; i++) {
+		const struct dmm_beside *beside = &d->repair.beside[i];
+		struct json_object *item = json_object_new_object();
+
+		dmm_json_set_text(item, "where", beside->where);
+		dmm_json_set_text(item, "kind", beside->kind);
+		dmm_json_set_text(item, "name", beside->name);
+		dmm_json_set_u64(item, "prog_id", beside->prog_id);
+		dmm_json_set_text(item, "order", beside->first ? "before" : "after");
+		if (beside->cgroup_id)
+			dmm_json_set_u64(item, "cgroup_id", beside->cgroup_id);
+		json_object_array_add(items, item);
+	}
+	return items;
 }
 
 struct json_object *dmmd_report_status(struct dmmd *d)
 {
 	struct json_object *doc = dmm_json_document("StatusReport");
-	struct json_object *wrong = problems(d);
+	struct json_object *wrong;
+
+	dmmd_look_beside(d);
+	wrong = problems(d);
 
 	dmm_json_set_text(doc, "version", DMM_VERSION);
 	dmm_json_set_u64(doc, "pid", getpid());
@@ -246,6 +276,7 @@ struct json_object *dmmd_report_status(struct dmmd *d)
 	json_object_object_add(doc, "stacks", stack_items(d));
 	json_object_object_add(doc, "interfaces", interface_items(d));
 	json_object_object_add(doc, "cgroups", cgroup_items(d));
+	json_object_object_add(doc, "beside", beside_items(d));
 	json_object_object_add(doc, "flows", flow_counts(d));
 	return doc;
 }

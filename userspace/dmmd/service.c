@@ -21,6 +21,7 @@
 #include "dmmd/dmmd.h"
 #include "dmmd/inst.h"
 #include "dmmd/notify.h"
+#include "dmmd/repair.h"
 
 #define TICK_MS	    1000
 #define SWEEP_TICKS 60 /* all sockets are read: not at each tick */
@@ -316,37 +317,11 @@ static void watchdog(void)
 	dmmd_notify("WATCHDOG=1");
 }
 
-/* Somebody switched everything off under us: that was meant. */
-static void torn_down(struct dmmd *d)
-{
-	dmm_warning("%s has been torn down: ending, with the instances", d->options.bpffs);
-	for (unsigned int i = 0; i < DMM_MAX_INSTANCES; i++)
-		if (d->inst[i])
-			dmmd_inst_send(d->inst[i], DMM_MSG_STOP);
-	dmmd_notify("STOPPING=1");
-	d->loop.stop = true;
-}
-
-static void repair(struct dmmd *d)
-{
-	int n = dmm_steer_repair(d->steer);
-
-	if (n == -ESTALE) {
-		torn_down(d);
-		return;
-	}
-	if (n > 0)
-		dmm_warning("%d attachment%s had gone and had to be put right", n,
-			    n == 1 ? "" : "s");
-	else if (n < 0)
-		dmm_warning("repair: %s", dmm_steer_reason());
-}
-
 static void tick(struct dmmd_timer *timer)
 {
 	struct dmmd *d = dmmd_container(timer, struct dmmd, tick);
 
-	repair(d);
+	dmmd_repair_tick(d);
 	d->ticks++;
 	if (d->ticks % SWEEP_TICKS == 0)
 		dmm_steer_sweep(d->steer);

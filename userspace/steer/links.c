@@ -40,6 +40,11 @@ static const enum bpf_attach_type attach_types[DMM_NUM_HOOKS] = {
 	[DMM_HOOK_BIND6] = BPF_CGROUP_INET6_BIND,
 };
 
+enum bpf_attach_type dmm_hook_type(enum dmm_hook_id hook)
+{
+	return attach_types[hook];
+}
+
 /* Those that decide. The others only keep what was decided true. */
 #define DECIDING (1u << DMM_HOOK_SOCK_CREATE | 1u << DMM_HOOK_CONNECT4 | 1u << DMM_HOOK_CONNECT6)
 
@@ -230,8 +235,7 @@ static int cgroup_id_of(int fd, uint64_t *ret)
 	return 0;
 }
 
-/* -ESTALE: it has been removed. */
-static int open_cgroup_by_id(struct dmm_steer *steer, uint64_t id)
+int dmm_cgroup_open(struct dmm_steer *steer, uint64_t id)
 {
 	struct cgroup_handle h = {
 		.head = { .handle_bytes = sizeof(h.id), .handle_type = FILEID_KERNFS },
@@ -331,7 +335,7 @@ static int list_ids(struct dmm_steer *steer, struct id_list *ret)
 
 static int adopt_cgroup(struct dmm_steer *steer, uint64_t id, unsigned int *ret_changed)
 {
-	dmm_autoclose int fd = open_cgroup_by_id(steer, id);
+	dmm_autoclose int fd = dmm_cgroup_open(steer, id);
 
 	if (fd == -ESTALE) /* it was removed: nothing to be put right */
 		return remove_links(steer, id, DMM_NUM_CGROUP_HOOKS, UINT32_MAX);
@@ -346,7 +350,6 @@ int dmm_links_adopt(struct dmm_steer *steer, unsigned int *ret_changed)
 	struct dmm_first first = {};
 	struct id_list list = {};
 	unsigned int i, total;
-	int r;
 
 	total = sync_guards(steer, &first);
 	dmm_first_note(&first, list_ids(steer, &list));
@@ -357,10 +360,8 @@ int dmm_links_adopt(struct dmm_steer *steer, unsigned int *ret_changed)
 		dmm_first_note(&first, adopt_cgroup(steer, list.ids[i], &changed));
 		total += changed;
 	}
-	r = dmm_first_end(&first);
-	if (r == 0)
-		*ret_changed = total;
-	return r;
+	*ret_changed = total;
+	return dmm_first_end(&first);
 }
 
 int dmm_steer_attach_cgroup(struct dmm_steer *steer, const char *path, uint64_t *ret_id)
@@ -411,7 +412,7 @@ unsigned int dmm_steer_cgroups(struct dmm_steer *steer, uint64_t *ids, unsigned 
 
 int dmm_steer_cgroup_path(struct dmm_steer *steer, uint64_t id, char *ret, size_t size)
 {
-	dmm_autoclose int fd = open_cgroup_by_id(steer, id);
+	dmm_autoclose int fd = dmm_cgroup_open(steer, id);
 	char link[32];
 	ssize_t n;
 

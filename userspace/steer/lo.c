@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The filter that holds relay SYNs, on the way out of `lo`. It is a classic clsact filter, since links
- * for tc exist only from kernel 6.6 on: nothing owns it, so it is looked after by repair. Whose it is
- * is told by the maps that its program uses: that holds whenever a dmmd was killed, too. */
+ * for tc exist only from kernel 6.6 on: nothing owns it, so it is looked after by repair. Its place is
+ * told by its handle, and whose it is by the maps that its program uses: that holds whenever a dmmd was
+ * killed, too. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <net/if.h>
 
+#include <linux/if_ether.h>
+#include <linux/pkt_cls.h>
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
 
@@ -12,14 +16,16 @@
 #include "base/util.h"
 #include "steer/steer_internal.h"
 
-#define FILTER_HANDLE	0x646d6d /* "dmm" */
-#define FILTER_PRIORITY 1
-#define MAX_MAPS	64u /* that one program uses */
+#define FILTER_HANDLE 0x646d6d /* "dmm" */
+#define LO_PROGRAM    "dmm_lo"
+#define MAX_PRIORITY  32u /* that is looked at for a place */
+#define MAX_MAPS      64u /* that one program uses */
 
 static int lo_hook(enum bpf_tc_attach_point point, struct bpf_tc_hook *ret)
 {
 	unsigned int ifindex = if_nametoindex("lo");
 
+	*ret = (struct bpf_tc_hook){};
 	if (!ifindex)
 		return dmm_steer_fail(-errno, NULL, "there is no interface lo");
 	*ret = (struct bpf_tc_hook){
@@ -30,18 +36,127 @@ static int lo_hook(enum bpf_tc_attach_point point, struct bpf_tc_hook *ret)
 	return 0;
 }
 
-/* The id of the program in our place on lo; 0: none. */
-static int query(const struct bpf_tc_hook *hook, uint32_t *ret_id)
-{
-	DECLARE_LIBBPF_OPTS(bpf_tc_opts, opts, .handle = FILTER_HANDLE,
-			    .priority = FILTER_PRIORITY);
-	int r = bpf_tc_query(hook, &opts);
+/* --- the filters that are there --- */
 
-	if (r < 0 && r != -ENOENT && r != -EINVAL) /* EINVAL: no clsact */
+struct walk {
+	void (*fn)(void *ctx, const struct dmm_lo_filter *filter);
+	void *ctx;
+};
+
+static void read_options(const struct nlattr *options, struct dmm_lo_filter *ret)
+{
+	const struct nlattr *attr;
+
+	mnl_attr_for_each_nested(attr, options)
+	{
+		if (mnl_attr_get_type(attr) == TCA_BPF_ID)
+			ret->prog_id = mnl_attr_get_u32(attr);
+		else if (mnl_attr_get_type(attr) == TCA_BPF_NAME)
+			snprintf(ret->name, sizeof(ret->name), "%s", mnl_attr_get_str(attr));
+	}
+}
+
+static int read_filter(const struct nlmsghdr *nlh, void *ctx)
+{
+	const struct tcmsg *tcm = mnl_nlmsg_get_payload(nlh);
+	struct dmm_lo_filter filter = {
+		.priority = TC_H_MAJ(tcm->tcm_info) >> 16,
+		.every_protocol = TC_H_MIN(tcm->tcm_info) == htons(ETH_P_ALL),
+		.handle = tcm->tcm_handle,
+	};
+	const struct nlattr *attr, *options = NULL;
+	struct walk *walk = ctx;
+
+	if (nlh->nlmsg_type != RTM_NEWTFILTER || !tcm->tcm_handle) /* 0: the header of a group */
+		return MNL_CB_OK;
+	mnl_attr_for_each(attr, nlh, sizeof(*tcm))
+	{
+		if (mnl_attr_get_type(attr) == TCA_KIND)
+			snprintf(filter.kind, sizeof(filter.kind), "%s", mnl_attr_get_str(attr));
+		else if (mnl_attr_get_type(attr) == TCA_OPTIONS)
+			options = attr;
+	}
+	filter.is_bpf = dmm_streq(filter.kind, "bpf");
+	if (filter.is_bpf && options)
+		read_options(options, &filter);
+	walk->fn(walk->ctx, &filter);
+	return MNL_CB_OK;
+}
+
+static int ask(struct mnl_socket *nl, unsigned int ifindex, uint32_t point, struct walk *walk)
+{
+	char buf[MNL_NLMSG_HDRLEN + sizeof(struct tcmsg)];
+	struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
+	struct tcmsg *tc;
+
+	nlh->nlmsg_type = RTM_GETTFILTER;
+	nlh->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+	tc = mnl_nlmsg_put_extra_header(nlh, sizeof(*tc));
+	tc->tcm_family = AF_UNSPEC;
+	tc->tcm_ifindex = ifindex;
+	tc->tcm_parent = TC_H_MAKE(TC_H_CLSACT, point);
+	return dmm_netlink_ask(nl, nlh, read_filter, walk);
+}
+
+static int each_filter(unsigned int ifindex, uint32_t point, struct walk *walk)
+{
+	struct mnl_socket *nl;
+	int r = dmm_netlink_open(NETLINK_ROUTE, &nl);
+
+	if (r < 0)
+		return r;
+	r = ask(nl, ifindex, point, walk);
+	mnl_socket_close(nl);
+	return r == -EINVAL ? 0 : r; /* no clsact */
+}
+
+int dmm_lo_each(void (*fn)(void *ctx, const struct dmm_lo_filter *filter), void *ctx)
+{
+	struct walk walk = { fn, ctx };
+	struct bpf_tc_hook hook;
+	int r = lo_hook(BPF_TC_EGRESS, &hook);
+
+	return r < 0 ? r : each_filter(hook.ifindex, TC_H_MIN_EGRESS, &walk);
+}
+
+bool dmm_lo_is_our_place(const struct dmm_lo_filter *filter)
+{
+	return filter->is_bpf && filter->every_protocol && filter->handle == FILTER_HANDLE;
+}
+
+struct search {
+	struct dmm_lo_filter found; /* in our place; handle 0: none */
+	uint64_t taken; /* a bit for each priority that our kind of filter cannot have */
+};
+
+static void search(void *ctx, const struct dmm_lo_filter *filter)
+{
+	struct search *s = ctx;
+
+	if (dmm_lo_is_our_place(filter) && !s->found.handle)
+		s->found = *filter;
+	if (filter->priority <= MAX_PRIORITY && !(filter->is_bpf && filter->every_protocol))
+		s->taken |= 1ull << filter->priority;
+}
+
+/* What is in our place on lo, or the place that we could have: the foremost one. */
+static int look(struct search *ret)
+{
+	int r;
+
+	*ret = (struct search){};
+	r = dmm_lo_each(search, ret);
+	if (r < 0)
 		return dmm_steer_fail(r, NULL, "cannot read the filters of lo");
-	*ret_id = r < 0 ? 0 : opts.prog_id;
+	if (ret->found.handle)
+		return 0;
+	ret->found.priority = 1;
+	while (ret->taken & 1ull << ret->found.priority)
+		ret->found.priority++;
 	return 0;
 }
+
+/* --- whose --- */
 
 static uint32_t map_id_of(int fd)
 {
@@ -68,94 +183,95 @@ static bool uses_map(uint32_t prog_id, int map_fd)
 	return false;
 }
 
+static bool is_of_another_dmmd(const struct dmm_lo_filter *filter, int rings)
+{
+	dmm_autoclose int fd = bpf_prog_get_fd_by_id(filter->prog_id);
+	struct bpf_prog_info info = {};
+	__u32 len = sizeof(info);
+
+	return fd >= 0 && bpf_obj_get_info_by_fd(fd, &info, &len) == 0 &&
+	       dmm_streq(info.name, LO_PROGRAM) && !uses_map(filter->prog_id, rings);
+}
+
+/* --- attaching --- */
+
+static int make_clsact(struct dmm_steer *steer, struct bpf_tc_hook *hook)
+{
+	int r = bpf_tc_hook_create(hook);
+
+	if (r == -EEXIST)
+		return 0;
+	if (r < 0)
+		return dmm_steer_fail(r, "kernel option NET_SCH_INGRESS is needed",
+				      "cannot make the clsact qdisc on lo");
+	return dmm_undo_made_clsact(steer);
+}
+
 int dmm_lo_attach(struct dmm_steer *steer)
 {
-	DECLARE_LIBBPF_OPTS(bpf_tc_opts, opts, .handle = FILTER_HANDLE, .priority = FILTER_PRIORITY,
+	DECLARE_LIBBPF_OPTS(bpf_tc_opts, opts, .handle = FILTER_HANDLE,
 			    .prog_fd = steer->lo_prog.fd, .flags = BPF_TC_F_REPLACE);
 	struct bpf_tc_hook hook;
-	uint32_t id;
+	struct search seen;
 	int r = lo_hook(BPF_TC_EGRESS, &hook);
 
 	if (r == 0)
-		r = query(&hook, &id);
+		r = look(&seen);
 	if (r < 0)
 		return r;
-	if (id == steer->lo_prog.id)
+	if (seen.found.handle && seen.found.prog_id == steer->lo_prog.id)
 		return 0;
-	if (id && !uses_map(id, steer->map[DMM_MAP_rings]))
+	if (seen.found.handle && is_of_another_dmmd(&seen.found, steer->map[DMM_MAP_rings]))
 		return dmm_steer_refuse(-EBUSY, "stop it, or: tc filter del dev lo egress prio 1",
 					"program id %u of another dmmd sits on lo in this network "
 					"namespace",
-					id);
-	r = bpf_tc_hook_create(&hook);
-	if (r < 0 && r != -EEXIST)
-		return dmm_steer_fail(r, "kernel option NET_SCH_INGRESS is needed",
-				      "cannot make the clsact qdisc on lo");
-	if (r == 0) {
-		r = dmm_undo_made_clsact(steer);
-		if (r < 0)
-			return r;
-	}
+					seen.found.prog_id);
+	r = make_clsact(steer, &hook);
+	if (r < 0)
+		return r;
+	opts.priority = seen.found.priority;
 	r = bpf_tc_attach(&hook, &opts);
 	if (r < 0)
-		return dmm_steer_fail(r, "kernel option NET_CLS_BPF is needed",
-				      "cannot attach the filter to lo");
+		return dmm_steer_fail(
+			r,
+			"kernel option NET_CLS_BPF is needed, and the place of the clsact qdisc: "
+			"an `ingress` one on lo must go (tc qdisc del dev lo ingress)",
+			"cannot attach the filter to lo");
 	return 1;
 }
 
-/* --- who else uses clsact --- */
+/* --- detaching --- */
 
-static int count_filter(const struct nlmsghdr *nlh, void *data)
+static void count_filter(void *ctx, const struct dmm_lo_filter *filter)
 {
-	if (nlh->nlmsg_type == RTM_NEWTFILTER)
-		++*(unsigned int *)data;
-	return MNL_CB_OK;
-}
-
-static int count_filters(struct mnl_socket *nl, unsigned int ifindex, uint32_t point,
-			 unsigned int *count)
-{
-	char buf[MNL_NLMSG_HDRLEN + sizeof(struct tcmsg)];
-	struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
-	struct tcmsg *tc;
-
-	nlh->nlmsg_type = RTM_GETTFILTER;
-	nlh->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	tc = mnl_nlmsg_put_extra_header(nlh, sizeof(*tc));
-	tc->tcm_family = AF_UNSPEC;
-	tc->tcm_ifindex = ifindex;
-	tc->tcm_parent = TC_H_MAKE(TC_H_CLSACT, point);
-	return dmm_netlink_ask(nl, nlh, count_filter, count);
+	(void)filter;
+	++*(unsigned int *)ctx;
 }
 
 static bool clsact_is_used(unsigned int ifindex)
 {
-	struct mnl_socket *nl = NULL;
 	unsigned int count = 0;
-	int r = dmm_netlink_open(NETLINK_ROUTE, &nl);
+	struct walk walk = { count_filter, &count };
+	int r = each_filter(ifindex, TC_H_MIN_INGRESS, &walk);
 
-	if (r < 0)
-		return true; /* in doubt it stays */
-	r = count_filters(nl, ifindex, TC_H_MIN_INGRESS, &count);
 	if (r == 0)
-		r = count_filters(nl, ifindex, TC_H_MIN_EGRESS, &count);
-	mnl_socket_close(nl);
-	return r < 0 || count > 0;
+		r = each_filter(ifindex, TC_H_MIN_EGRESS, &walk);
+	return r < 0 || count > 0; /* in doubt it stays */
 }
 
 int dmm_lo_detach(int rings, bool qdisc)
 {
-	DECLARE_LIBBPF_OPTS(bpf_tc_opts, opts, .handle = FILTER_HANDLE,
-			    .priority = FILTER_PRIORITY);
+	DECLARE_LIBBPF_OPTS(bpf_tc_opts, opts, .handle = FILTER_HANDLE);
 	struct bpf_tc_hook hook;
-	uint32_t id;
+	struct search seen;
 	int r = lo_hook(BPF_TC_EGRESS, &hook);
 
 	if (r == 0)
-		r = query(&hook, &id);
+		r = look(&seen);
 	if (r < 0)
 		return r;
-	if (id && uses_map(id, rings)) {
+	if (seen.found.handle && uses_map(seen.found.prog_id, rings)) {
+		opts.priority = seen.found.priority;
 		r = bpf_tc_detach(&hook, &opts);
 		if (r < 0 && r != -ENOENT)
 			return dmm_steer_fail(r, NULL, "cannot remove the filter of lo");

@@ -411,13 +411,14 @@ void dmm_steer_close(struct dmm_steer *steer)
 	free(steer);
 }
 
-int dmm_steer_repair(struct dmm_steer *steer)
+int dmm_steer_repair(struct dmm_steer *steer, unsigned int *ret_changed)
 {
 	unsigned int links = 0, interfaces = 0;
 	struct dmm_first first = {};
 	struct stat st;
-	int lo, r;
+	int lo;
 
+	*ret_changed = 0;
 	/* After a teardown the directory is gone, only this descriptor still knows it. */
 	if (fstat(steer->lock, &st) < 0 || st.st_nlink == 0)
 		return dmm_steer_refuse(-ESTALE, "restart dmmd to steer again",
@@ -425,8 +426,8 @@ int dmm_steer_repair(struct dmm_steer *steer)
 	lo = dmm_first_note(&first, dmm_lo_attach(steer));
 	dmm_first_note(&first, dmm_xdp_adopt(steer, &interfaces));
 	dmm_first_note(&first, dmm_links_adopt(steer, &links));
-	r = dmm_first_end(&first);
-	return r < 0 ? r : (int)(lo + interfaces + links);
+	*ret_changed = lo + interfaces + links;
+	return dmm_first_end(&first);
 }
 
 int dmm_steer_mirror_fd(struct dmm_steer *steer)

@@ -55,10 +55,24 @@ int dmm_steer_cgroup_path(struct dmm_steer *steer, uint64_t id, char *ret, size_
 int dmm_steer_set_class(struct dmm_steer *steer, uint64_t cgroup_id, uint32_t class_id,
 			uint32_t level);
 int dmm_steer_unset_class(struct dmm_steer *steer, uint64_t cgroup_id);
-/* Re-attaches what somebody took away (lo filter, links); returns how many it had to. What went with
- * its cgroup is forgotten and not counted: nobody took it. -ESTALE: a teardown has removed
- * everything, nothing is re-attached. */
-int dmm_steer_repair(struct dmm_steer *steer);
+/* Re-attaches what somebody took away or replaced (lo filter, links); counts how many it had to, also
+ * where one failed. What went with its cgroup or interface is forgotten and not counted: nobody took it. -ESTALE: a
+ * teardown has removed everything, nothing is re-attached. */
+int dmm_steer_repair(struct dmm_steer *steer, unsigned int *ret_changed);
+
+/* --- others --- */
+/* A program or filter of somebody else that runs where one of ours does. */
+struct dmm_beside {
+	char where[24];	    /* "lo egress", or the name of a cgroup hook */
+	uint64_t cgroup_id; /* attached there or above; 0: no cgroup */
+	char kind[16];	    /* how it is attached: "tcx", "cgroup"; else a kind of tc filter */
+	char name[64];
+	uint32_t prog_id; /* 0: it is no program */
+	bool first;	  /* it sees before ours what ours is to see */
+};
+/* All there are, the same one once per cgroup where it runs. */
+int dmm_steer_beside(struct dmm_steer *steer,
+		     void (*fn)(void *ctx, const struct dmm_beside *beside), void *ctx);
 
 /* --- policy --- */
 /* Installs @tables into the next slot and makes it live with one write. */
@@ -74,6 +88,8 @@ struct dmm_xdp_got {
 int dmm_steer_attach_interface(struct dmm_steer *steer, uint32_t ifindex, int mode,
 			       struct dmm_xdp_got *ret);
 int dmm_steer_detach_interface(struct dmm_steer *steer, uint32_t ifindex);
+/* Was it still attached, or could it be attached again, at the last repair? */
+bool dmm_steer_has_interface(struct dmm_steer *steer, uint32_t ifindex);
 
 /* --- instances: the slot's life (enum dmm_inst_state) --- */
 struct dmm_inst_fds {

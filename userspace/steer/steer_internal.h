@@ -152,8 +152,11 @@ extern const char *const dmm_hook_names[DMM_NUM_HOOKS]; /* "dmm_" NAME is the pr
 /* Opens steer->cgroup_root. */
 int dmm_links_open_root(struct dmm_steer *steer);
 /* All links that belong to a living cgroup run this build's programs afterwards; pins of vanished
- * cgroups are gone. Counts what had to be done. */
+ * cgroups are gone. Counts what had to be done, also where something failed. */
 int dmm_links_adopt(struct dmm_steer *steer, unsigned int *ret_changed);
+/* -ESTALE: it has been removed. */
+int dmm_cgroup_open(struct dmm_steer *steer, uint64_t id);
+enum bpf_attach_type dmm_hook_type(enum dmm_hook_id hook);
 /* Detaches whatever is pinned there (also when somebody else holds the link's descriptor). */
 int dmm_link_remove(const char *path);
 /* The pinned link at @path and what it is: a descriptor, or negative errno. */
@@ -165,8 +168,20 @@ int dmm_typed_map(struct dmm_steer *steer, const char *name, const char *type, u
 		  uint32_t n, uint32_t flags);
 
 /* --- lo.c --- */
-/* Ours is the filter whose program uses our dmm_rings. 1: had to attach, 0: was there. */
+/* Puts our program into our place among the filters of lo, also where another one was put there since;
+ * -EBUSY: it is another dmmd's. 1: had to attach, 0: was there. */
 int dmm_lo_attach(struct dmm_steer *steer);
+/* A filter at lo's way out. */
+struct dmm_lo_filter {
+	uint32_t priority, handle;
+	bool is_bpf, every_protocol;
+	uint32_t prog_id; /* 0: it is no program */
+	char kind[16];	  /* "bpf", "u32" ... */
+	char name[64];	  /* "": it has none */
+};
+/* In the order in which segments meet them. */
+int dmm_lo_each(void (*fn)(void *ctx, const struct dmm_lo_filter *filter), void *ctx);
+bool dmm_lo_is_our_place(const struct dmm_lo_filter *filter);
 /* In the current namespace: removes the filter that uses the map @rings (-1: there is none), and the
  * qdisc if @qdisc and nobody else uses it. */
 int dmm_lo_detach(int rings, bool qdisc);

@@ -240,6 +240,13 @@ int dmm_steer_detach_interface(struct dmm_steer *steer, uint32_t ifindex)
 	return r < 0 ? dmm_steer_fail(r, NULL, "cannot remove %s", path) : 0;
 }
 
+bool dmm_steer_has_interface(struct dmm_steer *steer, uint32_t ifindex)
+{
+	char path[DMM_PIN_PATH_LEN];
+
+	return xdp_path(path, steer, ifindex) == 0 && access(path, F_OK) == 0;
+}
+
 /* --- all interfaces --- */
 
 struct adoption {
@@ -260,12 +267,10 @@ static int adopt_link(void *ctx, const char *name)
 	r = xdp_path(path, a->steer, ifindex);
 	if (r == 0)
 		r = update_link(a->steer, path, ifindex);
-	if (r == -ENOENT || r == -ENOLINK) {
+	if (r == -ENOENT || r == -ENOLINK)
+		r = dmm_link_remove(path); /* if somebody took it, it is attached again below */
+	else if (r > 0)
 		a->changed++;
-		r = dmm_link_remove(path);
-	} else if (r > 0) {
-		a->changed++;
-	}
 	if (r < 0)
 		dmm_first_note(&a->first, dmm_steer_fail(r, NULL, "link %s", path));
 	return 0;
@@ -288,15 +293,12 @@ int dmm_xdp_adopt(struct dmm_steer *steer, unsigned int *ret_changed)
 {
 	struct adoption a = { .steer = steer };
 	unsigned int i;
-	int r;
 
 	dmm_first_note(&a.first, dmm_pins_each(steer->bpffs, "links", adopt_link, &a));
 	for (i = 0; i < steer->n_interfaces; i++)
 		a.changed +=
 			dmm_first_note(&a.first, adopt_interface(steer, steer->interface[i].ifindex,
 								 steer->interface[i].mode));
-	r = dmm_first_end(&a.first);
-	if (r == 0)
-		*ret_changed = a.changed;
-	return r;
+	*ret_changed = a.changed;
+	return dmm_first_end(&a.first);
 }
