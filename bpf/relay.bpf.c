@@ -48,7 +48,9 @@ static __always_inline void enter_tuple(const struct dmm_sock *st, struct tcp_so
 	peer.local_port = st->local_port;
 	peer.remote_port = st->remote_port;
 	peer.cgroup = st->cgroup;
-	bpf_map_update_elem(&dmm_tuples, &key, &peer, BPF_ANY);
+	/* full of what the next sweep takes: names of MPTCP sockets are wrong till then */
+	if (bpf_map_update_elem(&dmm_tuples, &key, &peer, BPF_ANY) < 0)
+		count(DMM_REASON_NO_MEMORY);
 }
 
 static __always_inline void on_connect(struct bpf_sock_ops *ops, struct dmm_sock *st,

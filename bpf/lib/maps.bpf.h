@@ -11,7 +11,8 @@
 #include <dmm/abi/maps.h>
 #include <dmm/abi/tables.h>
 
-#define DMM_MAX_TUPLES 65536
+#define DMM_MAX_TUPLES                                                                             \
+	65536 /* each steered connection has a port of its own: there cannot be more */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <bpf/bpf.h>
 #include <cmocka.h>
 
 #include "base/util.h"
@@ -173,6 +174,32 @@ static void mptcp_sockets_are_truthful(void **state)
 	close_leg(&leg);
 }
 
+/* Full of what nobody swept: that is counted, and others than MPTCP sockets do not need it. */
+static void a_full_map_of_tuples_makes_no_lie(void **state)
+{
+	struct sockrig *rig = *state;
+	int map = bpfenv_map(&rig->env, "dmm_tuples");
+	struct dmm_tuple tuple = { .app = { 1 } };
+	struct dmm_peer peer = {};
+	struct leg leg;
+	uint32_t n = 0;
+
+	while (memcpy(tuple.relay, &n, sizeof(n)), bpf_map_update_elem(map, &tuple, &peer, 0) == 0)
+		n++;
+	assert_true(n > 65000);
+	leg = open_leg(rig, AF_INET, 0, RIG_FAR4);
+	assert_truthful(leg.fd, RIG_FAR4, RIG_OWN4);
+	assert_int_equal(bpfenv_counter(&rig->env, DMM_REASON_NO_MEMORY), 1);
+	close_leg(&leg);
+	while (n-- > 0) {
+		memcpy(tuple.relay, &n, sizeof(n));
+		assert_int_equal(bpf_map_delete_elem(map, &tuple), 0);
+	}
+	leg = open_leg(rig, AF_INET, 0, RIG_FAR4);
+	assert_int_equal(bpfenv_counter(&rig->env, DMM_REASON_NO_MEMORY), 1);
+	close_leg(&leg);
+}
+
 static int run(void)
 {
 #define TEST(f) cmocka_unit_test_setup(f, sockrig_reset)
@@ -184,6 +211,7 @@ static int run(void)
 		TEST(names_are_the_kernels_after_disconnect),
 		TEST(accepted_sockets_are_not_touched),
 		TEST(mptcp_sockets_are_truthful),
+		TEST(a_full_map_of_tuples_makes_no_lie),
 	};
 
 	return cmocka_run_group_tests(tests, sockrig_setup, sockrig_teardown);
