@@ -23,6 +23,7 @@ SEED = int(os.environ.get("SEED", 0)) or 1
 SWAP_LOAD = os.path.join(OUT, "tests/net/swap_load")
 LOAD_PORTS = (8207, 8208)
 ECHO, FLOOD, SLOW_SINK, HALF, TRICKLE, SILENT = range(8201, 8207)
+LATE = 8209
 HOLE = f"""table inet hole {{
     chain in {{
         type filter hook input priority 0
@@ -38,8 +39,18 @@ class KillWorld(World):
         for port, fn in ((ECHO, echo), (FLOOD, flood), (SLOW_SINK, slow_sink), (HALF, half),
                          (TRICKLE, trickle)):
             self.serve(fn, port)
+        self.serve(self.late, LATE)
         self.run("nft", "-f", "-", host="server", input=HOLE)
         self.up()
+
+    def late(self, c):
+        """Says nothing until it is told to, and notes what becomes of it then."""
+        name = c.recv(100).decode()
+        wait_for("it is told to speak", lambda: os.path.exists(f"{self.dir}/speak"), seconds=60)
+        c.sendall(b"hello?")
+        how = outcome(lambda: read_all(c))
+        with open(f"{self.dir}/late-{name}", "w") as f:
+            f.write(how)
 
     def stage(self):
         return os.path.join(self.dir, "stage")
@@ -269,6 +280,28 @@ def killed_instance_is_never_a_clean_end_ipv6(w):
     check_points(w, w.server6)
 
 
+def silent(addr, stage):
+    s = connected(addr, LATE)
+    s.sendall(os.path.basename(addr.replace(":", "-")).encode())
+    here(stage)
+    return outcome(lambda: read_all(s))
+
+
+@test
+def a_silent_peer_is_reset_by_its_next_packet(w):
+    for addr in (w.server4, w.server6):
+        assert w.kill_at_stage(silent, addr) == "ECONNRESET", addr
+    here(f"{w.dir}/speak")
+
+    def noted(addr):
+        path = f"{w.dir}/late-{addr.replace(':', '-')}"
+        if os.path.exists(path):
+            with open(path) as f:
+                return f.read()
+    for addr in (w.server4, w.server6):
+        assert wait_for(f"{addr} notes", lambda a=addr: noted(a)) == "ECONNRESET", addr
+
+
 @test
 def what_was_over_stays_over(w):
     for addr in (w.server4, w.server6):
@@ -393,15 +426,34 @@ def tuples_left(w):
                          f"{w.bpffs}/maps/dmm_tuples").stdout)
 
 
+def table_sizes(w):
+    """How many entries each pinned table has, of those that grow and shrink."""
+    maps = json.loads(sh("bpftool", "-j", "map", "list").stdout)
+    kinds = {m["id"]: m["type"] for m in maps}
+    sizes = {}
+    for name in sorted(os.listdir(f"{w.bpffs}/maps")):
+        pin = f"{w.bpffs}/maps/{name}"
+        kind = kinds[json.loads(sh("bpftool", "-j", "map", "show", "pinned", pin).stdout)["id"]]
+        if "hash" in kind or kind == "lpm_trie":
+            sizes[name] = len(json.loads(sh("bpftool", "-j", "map", "dump", "pinned", pin).stdout))
+    return sizes
+
+
+def xdp_sockets(w):
+    """Their number in the client's namespace; each holds its UMEM's frames."""
+    rows = (line.split() for line in w.run("cat", "/proc/net/protocols").stdout.splitlines())
+    return next(int(row[2]) for row in rows if row[0] == "XDP")
+
+
 @test
 def killed_again_and_again_it_leaves_nothing(w):
     rng = random.Random(SEED)
+    fds, sizes = fds_of(w.daemon.pid), table_sizes(w)
     stop, progress = f"{w.dir}/stop", f"{w.dir}/connects"
     server = w.spawn(SWAP_LOAD, "serve", *LOAD_PORTS, host="server", stdout=subprocess.PIPE)
     assert server.stdout.readline() == b"ready\n"
     load = w.spawn(SWAP_LOAD, "load", f"{w.bpffs}/maps/dmm_sock", w.server4, *LOAD_PORTS,
                    *w.ports.split("-"), 0, progress, stop, cgroup="/fast", stdout=subprocess.PIPE)
-    fds = fds_of(w.daemon.pid)
     ends = {}
     for i in range(KILLS):
         pid = w.instance_pid()
@@ -432,6 +484,8 @@ def killed_again_and_again_it_leaves_nothing(w):
         f for f in w.flows() if f["stack"] == "fast" and f["closed_ms"] is None])
     assert fds_of(w.daemon.pid) == fds, f"dmmd had {fds} descriptors, has {fds_of(w.daemon.pid)}"
     wait_for("the instance is idle", lambda: w.instance()["flows"] == 0)
+    assert table_sizes(w) == sizes, f"tables had {sizes}, have {table_sizes(w)}"
+    assert xdp_sockets(w) == 1, "AF_XDP sockets, and frames with them, are left of the dead"
 
 
 @test
