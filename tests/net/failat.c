@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Preloaded into dmmd by test_failures.py: the k-th allocation of dmmd's own code, or the k-th bpf()
- * call of it or of libbpf, fails once.
+/* Preloaded into dmmd by test_failures.py, into instances by test_failures_stack.py: the k-th allocation of
+ * the program's own code, or the k-th bpf() call of it or of libbpf, fails once.
  *
  *   FAIL_KIND=malloc|bpf  FAIL_AT=k (0: none)  FAIL_COUNT=FILE: how many there were, kept there
+ *   FAIL_ALSO=TEXT  allocations of shared objects with TEXT in their path, too
  *
- * Allocations inside libraries are left alone: how those fail is theirs. */
+ * Allocations inside other libraries are left alone: how those fail is theirs. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -23,7 +24,8 @@ static struct {
 	bool malloc, bpf;
 	uint64_t at, *count;
 	uintptr_t first, last; /* the program's own code */
-	int pid;	       /* not in what it forks */
+	const char *also;
+	int pid; /* not in what it forks */
 } state;
 
 static int find_program(struct dl_phdr_info *info, size_t size, void *data)
@@ -54,6 +56,7 @@ static void __attribute__((constructor)) begin(void)
 		return;
 	dl_iterate_phdr(find_program, NULL);
 	state.at = strtoull(at, NULL, 10);
+	state.also = getenv("FAIL_ALSO");
 	state.pid = getpid();
 	state.malloc = strcmp(kind, "malloc") == 0;
 	state.bpf = strcmp(kind, "bpf") == 0;
@@ -66,7 +69,11 @@ static bool fails(bool kind)
 
 static bool own(const void *caller)
 {
-	return (uintptr_t)caller >= state.first && (uintptr_t)caller < state.last;
+	Dl_info info;
+
+	if ((uintptr_t)caller >= state.first && (uintptr_t)caller < state.last)
+		return true;
+	return state.also && dladdr(caller, &info) && strstr(info.dli_fname, state.also);
 }
 
 #define FAILS_HERE() (own(__builtin_return_address(0)) && fails(state.malloc))

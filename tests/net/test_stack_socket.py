@@ -17,45 +17,21 @@ import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
 import plugins
-from dmmtest import OUT, ROOT, World, main, sh, status_of, test, wait_for
+from dmmtest import ROOT, main, sh, status_of, test, wait_for
 from flows import Flows
+from manager import NOBODY, ManagedWorld
 
 ECHO = 8741
-NOBODY = 65534
 CAP_SYS_CHROOT = 18
 
 
-class SocketWorld(World):
+class SocketWorld(ManagedWorld):
     def __init__(self):
         super().__init__()
         self.serve_echo(ECHO)
-        os.makedirs(f"{self.dir}/stacks")
-        shutil.copy(f"{OUT}/stacks/lwip.so", f"{self.dir}/stacks/lwip.so")
-        self.socket_path = os.path.join(self.dir, "stack.sock")
-        self.manager = None
         self.manage()
         self.start_dmmd()
         self.apply(self.policy())
-
-    def start_dmmd(self):
-        self.dmmd("--stack-socket", self.socket_path, "--stacks-dir", f"{self.dir}/stacks")
-
-    def manage(self):
-        """As dmm-stack.socket and dmm-stack@.service do, as far as this goes without systemd as init."""
-        with open(os.path.join(self.dir, "manager.log"), "ab") as log:
-            self.manager = self.spawn(
-                "unshare", "--net", "systemd-socket-activate", "--seqpacket", "--accept", "-l",
-                self.socket_path, "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}",
-                "--clear-groups", "--inh-caps=-all,+sys_chroot", "--ambient-caps=+sys_chroot",
-                "--bounding-set=-all,+sys_chroot", *self.program("dmm-stack"), "--handover", "3",
-                stderr=log,
-                stdout=log)
-        wait_for("the manager listens", lambda: os.path.exists(self.socket_path))
-
-    def unmanage(self):
-        self.manager.terminate()
-        self.manager.wait()
-        os.unlink(self.socket_path)
 
     @contextlib.contextmanager
     def nobody_starts(self, listener):
@@ -69,10 +45,6 @@ class SocketWorld(World):
         yield
         listener.shutdown(socket.SHUT_RDWR)
         thread.join()
-
-    def instances_left(self):
-        with open(f"/proc/{self.manager.pid}/task/{self.manager.pid}/children") as f:
-            return [int(pid) for pid in f.read().split()]
 
     def parent_of(self, pid):
         return int(status_of(pid)["PPid"])
@@ -172,7 +144,7 @@ def without_a_manager_it_is_said(w):
     restart_fails(w, "Connection refused")
     other.listen()
     with w.nobody_starts(other):
-        restart_fails(w, "no instance came of it", "journalctl")
+        restart_fails(w, "no instance stayed", "journalctl")
     other.close()
     os.unlink(w.socket_path)
     w.manage()

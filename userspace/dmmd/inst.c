@@ -143,26 +143,30 @@ static ssize_t receive(int fd, struct message *ret, pid_t *ret_pid)
 /* Asked for, and nobody came, or not as it should. */
 static void never_came(struct dmmd_inst *inst, const char *why)
 {
-	dmmd_source_remove(&inst->d->loop, &inst->channel);
+	struct dmmd *d = inst->d; /* who asked for it may free it */
+
+	dmmd_source_remove(&d->loop, &inst->channel);
 	dmmd_timer_set(&inst->timer, 0);
-	dmm_steer_inst_state(inst->d->steer, inst->slot, DMM_INST_DEAD, 0);
-	snprintf(inst->last_death, sizeof(inst->last_death), "%s: %s (journalctl -u 'dmm-stack*')",
-		 inst->d->options.stack_socket, why);
+	dmm_steer_inst_state(d->steer, inst->slot, DMM_INST_DEAD, 0);
+	snprintf(inst->last_death, sizeof(inst->last_death),
+		 "%s: %s (journalctl -u 'dmm-stack*')%s%s", d->options.stack_socket, why,
+		 inst->said[0] ? "; its last words: " : "", inst->said);
 	died(inst, 0, -EIO);
-	dmmd_save(inst->d);
+	dmmd_save(d);
 }
 
 /* One that the service manager started says who it is. As long as it holds its end of the line, the pid
- * is nobody else's. */
+ * is nobody else's; one that has let go is not met, but may have left word. */
 static void meet(struct dmmd_inst *inst, pid_t pid)
 {
 	struct pollfd line = { .fd = inst->channel.fd };
 	dmm_autoclose int pidfd = pid > 0 ? dmmd_pidfd_open(pid) : -ESRCH;
 
 	if (pidfd < 0 || dmm_proc_start_time(pid, &inst->start_time) < 0 || poll(&line, 1, 0) < 0 ||
-	    line.revents & (POLLHUP | POLLERR) ||
-	    dmmd_inst_watch(inst, DMM_TAKE_FD(pidfd), -1) < 0) {
-		never_came(inst, "an instance came and went");
+	    line.revents & (POLLHUP | POLLERR))
+		return;
+	if (dmmd_inst_watch(inst, DMM_TAKE_FD(pidfd), -1) < 0) {
+		never_came(inst, "it cannot be watched");
 		return;
 	}
 	inst->pid = pid;
@@ -183,12 +187,12 @@ static void channel_ready(struct dmmd_source *source, uint32_t events)
 		if (inst->pid)
 			dmmd_source_remove(&inst->d->loop, source);
 		else
-			never_came(inst, "no instance came of it");
+			never_came(inst, "no instance stayed that it started");
 		return;
 	}
-	if (!inst->pid)
+	if (in.msg.kind == DMM_MSG_STARTED && !inst->pid)
 		meet(inst, pid);
-	else if (in.msg.kind == DMM_MSG_READY)
+	else if (in.msg.kind == DMM_MSG_READY && inst->pid)
 		became_ready(inst);
 	else if (in.msg.kind == DMM_MSG_FAILED)
 		copy_printable(inst->said, sizeof(inst->said), in.body.text, n - sizeof(in.msg));
@@ -429,7 +433,7 @@ static void timer_fired(struct dmmd_timer *timer)
 		break;
 	case DMMD_STARTING:
 		if (!inst->pid && inst->channel.fd >= 0) {
-			never_came(inst, "no instance came of it in time");
+			never_came(inst, "no instance came that it started");
 			break;
 		}
 		if (!inst->pid) {

@@ -181,10 +181,10 @@ static void become_instance(const char *program, int fd, bool debug)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	if (null >= 0) {
 		dup2(null, STDIN_FILENO);
-		dup2(null, STDOUT_FILENO);
 		if (null > STDERR_FILENO) /* else dmmd was started without that one */
 			close(null);
 	}
+	dup2(STDERR_FILENO, STDOUT_FILENO);
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
 		files.rlim_cur = files.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &files);

@@ -173,16 +173,19 @@ static err_t on_recv(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err)
 	return ERR_OK;
 }
 
-static err_t on_sent(void *arg, struct tcp_pcb *pcb, u16_t len)
+static void offer_space(struct dmm_conn *conn)
 {
-	struct dmm_conn *conn = arg;
-
-	(void)pcb;
-	(void)len;
 	if (conn->want_write && dmm_lwip_send_space(conn)) {
 		conn->want_write = false;
 		dmm_lwip_note(conn, DMM_EV_WRITABLE);
 	}
+}
+
+static err_t on_sent(void *arg, struct tcp_pcb *pcb, u16_t len)
+{
+	(void)pcb;
+	(void)len;
+	offer_space(arg);
 	return ERR_OK;
 }
 
@@ -218,6 +221,8 @@ static err_t on_poll(void *arg, struct tcp_pcb *pcb)
 	struct dmm_conn *conn = arg;
 	bool give_up = false;
 
+	/* where memory was short there may be nothing on its way whose ACK could */
+	offer_space(conn);
 	if (pcb->state == SYN_SENT) {
 		if (pcb->nrtx) {
 			conn->syn_tries += pcb->nrtx;
