@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Random policies on real maps: the matcher inside the kernel, the same matcher over the tables in
- * memory, and naive first match agree, also while generations change.
- *   SEED=n  TRIALS=n lookups (30000; LONG=1: a million) */
+ * memory, and naive first match agree, also while generations change: on a million look-ups (LONG=1: a
+ * hundred).
+ *   SEED=n  TRIALS=n look-ups */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
 
@@ -11,27 +13,20 @@
 #include <bpf/libbpf.h>
 #include <cmocka.h>
 
+#include "base/clock.h"
 #include "base/util.h"
 #include "policy/policy.h"
 
 #include "bpfenv.h"
+#include "match_query.h"
 #include "randpolicy.h"
 
 #include "tests/bpf/match_wrap.skel.h"
 
-#define FLOWS_PER_POLICY 300
-#define MAX_RULES	 40
-#define NO_RULE		 0xffffffffu /* DMM_NO_RULE: match.h is a template */
-
-struct query {
-	uint8_t eth[14];
-	struct {
-		uint32_t class_id;
-		uint16_t dir, proto;
-		uint32_t port;
-		uint8_t remote[16];
-	} __attribute__((packed)) q;
-} __attribute__((packed));
+#define BATCH	  1000 /* queries in one run of the program */
+#define MAX_RULES 40
+#define NO_RULE	  0xffffffffu /* DMM_NO_RULE: match.h is a template */
+#define BATCHES	  5	      /* of each policy: to make and install it takes as long */
 
 static struct bpfenv env;
 static struct match_wrap_bpf *wrap;
@@ -55,15 +50,36 @@ static int teardown(void **state)
 	return 0;
 }
 
+/* The answers are in wrap->bss->queries[].rule. */
+static void ask_kernel(const struct random_flow *flows, unsigned int n)
+{
+	uint8_t frame[64] = { 0 };
+	LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = frame, .data_size_in = sizeof(frame));
+	unsigned int i;
+
+	assert_true(n <= DMM_ARRAY_SIZE(wrap->bss->queries));
+	for (i = 0; i < n; i++) {
+		struct match_query *q = &wrap->bss->queries[i];
+
+		*q = (struct match_query){
+			.class_id = flows[i].class_id,
+			.dir = flows[i].dir,
+			.proto = flows[i].proto,
+			.port = flows[i].port,
+			.rule = NO_RULE - 1,
+		};
+		memcpy(q->remote, flows[i].remote, 16);
+	}
+	wrap->bss->n_queries = n;
+	if (bpf_prog_test_run_opts(bpf_program__fd(wrap->progs.match_batch), &opts) < 0)
+		fail_msg("test run: %s", strerror(errno));
+	assert_int_equal(opts.retval, n);
+}
+
 static uint32_t kernel_match(const struct random_flow *flow)
 {
-	struct query query = { .q = { flow->class_id, flow->dir, flow->proto, flow->port, { 0 } } };
-	LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = &query, .data_size_in = sizeof(query));
-
-	memcpy(query.q.remote, flow->remote, 16);
-	if (bpf_prog_test_run_opts(bpf_program__fd(wrap->progs.match_query), &opts) < 0)
-		fail_msg("test run: %s", strerror(errno));
-	return opts.retval;
+	ask_kernel(flow, 1);
+	return wrap->bss->queries[0].rule;
 }
 
 struct compiled {
@@ -89,52 +105,66 @@ static void release(struct compiled *c)
 }
 
 /* What the kernel says about flows of the policy that is live. */
-static void compare(struct rnd *rnd, const struct compiled *c, unsigned int n)
+static void compare(struct rnd *rnd, const struct compiled *c)
 {
-	while (n-- > 0) {
-		struct random_flow flow = random_flow(rnd, c->policy);
-		uint32_t naive = naive_match(c->policy, &flow);
-		uint32_t memory = dmm_tables_match(&c->tables, flow.class_id, flow.dir, flow.proto,
-						   flow.remote, flow.port);
-		uint32_t kernel = kernel_match(&flow);
+	static struct random_flow flows[BATCH];
+	unsigned int i;
+
+	for (i = 0; i < BATCH; i++)
+		flows[i] = random_flow(rnd, c->policy);
+	ask_kernel(flows, BATCH);
+	for (i = 0; i < BATCH; i++) {
+		const struct random_flow *flow = &flows[i];
+		uint32_t naive = naive_match(c->policy, flow);
+		uint32_t memory = dmm_tables_match(&c->tables, flow->class_id, flow->dir,
+						   flow->proto, flow->remote, flow->port);
+		uint32_t kernel = wrap->bss->queries[i].rule;
 
 		if (kernel == naive && memory == naive)
 			continue;
 		print_policy(c->policy, stdout);
-		print_flow(&flow, stdout);
+		print_flow(flow, stdout);
 		fail_msg("rule %u; in memory %u, in the kernel %u", naive, memory, kernel);
 	}
 }
 
-static unsigned int lookups(void)
+static uint64_t lookups(void)
 {
 	const char *trials = getenv("TRIALS"), *more = getenv("LONG");
 
 	if (trials && *trials)
-		return atoi(trials);
-	return more && *more ? 1000000 : 30000;
+		return strtoull(trials, NULL, 0);
+	return more && *more ? 100000000 : 1000000;
 }
 
 static void kernel_memory_and_first_match_agree(void **state)
 {
-	unsigned int policies = lookups() / FLOWS_PER_POLICY + 1, i;
+	uint64_t wanted = lookups(), done = 0, start = dmm_now_ns();
 	struct rnd rnd = rnd_start(rnd_seed());
 	struct compiled live = { 0 }, next;
+	uint32_t generation;
+	unsigned int i;
 
 	(void)state;
-	for (i = 0; i < policies; i++) {
-		uint32_t slot = i % DMM_GEN_SLOTS;
+	for (generation = 1; done < wanted; generation++) {
+		uint32_t slot = generation % DMM_GEN_SLOTS;
 
-		next = compile(&rnd, i + 1);
+		next = compile(&rnd, generation);
 		bpfenv_install(&env, slot, &next.tables);
-		if (live.policy)
-			compare(&rnd, &live, FLOWS_PER_POLICY / 3); /* not live yet */
-		bpfenv_go_live(&env, slot, i + 1);
+		if (live.policy) { /* the new one is not live yet */
+			compare(&rnd, &live);
+			done += BATCH;
+		}
+		bpfenv_go_live(&env, slot, generation);
 		release(&live);
 		live = next;
-		compare(&rnd, &live, FLOWS_PER_POLICY * 2 / 3);
+		for (i = 0; i < BATCHES; i++)
+			compare(&rnd, &live);
+		done += BATCHES * BATCH;
 	}
 	release(&live);
+	print_message("# %" PRIu64 " look-ups in %u policies compared in %.1f s\n", done,
+		      generation - 1, (dmm_now_ns() - start) / 1e9);
 }
 
 static void classes_of_other_generations_match_nothing(void **state)
