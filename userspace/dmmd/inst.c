@@ -627,7 +627,7 @@ void dmmd_insts_tick(struct dmmd *d)
 	static uint64_t last;
 	uint64_t now = dmm_now_ns();
 	/* if we did not run ourselves, nobody may have: give them a turn first */
-	bool late = last && now - last > 3 * DMM_NS_PER_SEC;
+	bool late = now - (last ? last : d->started_mono) > 3 * DMM_NS_PER_SEC;
 
 	last = now;
 	for (unsigned int i = 0; i < DMM_MAX_INSTANCES; i++) {

@@ -48,6 +48,7 @@ static const struct stage {
 	{ "log", log_init, NULL },			   /* the others report through it */
 	{ "privilege", privilege_init, NULL },		   /* better told by name than by EACCES */
 	{ "capabilities", dmmd_caps_init, NULL },	   /* the least that all the rest needs */
+	{ "clock", dmmd_clock_check, NULL },		   /* the one that BPF has */
 	{ "netns", dmmd_netns_enter, NULL },		   /* all that follows happens there */
 	{ "options", options_init, options_exit },	   /* defaults that the machine knows */
 	{ "directories", dmmd_dirs_init, dmmd_dirs_exit }, /* one dmmd per set of them */

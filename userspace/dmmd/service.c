@@ -28,7 +28,26 @@
 #define RETRY_TICKS 10
 #define POLICY_MAX  (64u << 20)
 
-/* --- namespace and directories --- */
+/* --- clock, namespace and directories --- */
+
+/* BPF has the machine's CLOCK_MONOTONIC. With another one heartbeats would be old from the start, or would
+ * never get old. */
+int dmmd_clock_check(struct dmmd *d)
+{
+	dmm_autofree char *text = NULL;
+	long long offset = 0;
+
+	(void)d;
+	if (dmm_file_read("/proc/self/timens_offsets", 4096, &text, NULL) < 0)
+		return 0; /* a kernel without time namespaces */
+	if (sscanf(text, "monotonic %lld", &offset) != 1 || offset == 0)
+		return 0;
+	dmm_error("this time namespace's CLOCK_MONOTONIC is %lld s off the machine's, by which "
+		  "heartbeats are judged",
+		  offset);
+	dmm_error("hint: run dmmd outside of it");
+	return -EINVAL;
+}
 
 int dmmd_netns_enter(struct dmmd *d)
 {

@@ -4,6 +4,7 @@
 
 struct dmmd;
 
+int dmmd_clock_check(struct dmmd *d); /* a time namespace of its own is refused */
 int dmmd_netns_enter(struct dmmd *d);
 int dmmd_dirs_init(struct dmmd *d); /* run and state directory, locked */
 void dmmd_dirs_exit(struct dmmd *d);
