@@ -15,7 +15,9 @@ from dmmtest import LONG, OUT, SLOW, Skip, World, main, sh, test, wait_for
 from flows import Flows
 
 ECHO = 8651
-BEHIND = "203.0.113.1"  # reached through a gateway
+# reached through a gateway, which is the server by either of two addresses
+BEHIND = {"203.0.113.1": "203.0.113.0/24", "2001:db8:77::1": "2001:db8:77::/64"}
+SECOND = ("198.18.0.3", "fd00:198:18::3")
 
 
 class ChangingWorld(World):
@@ -23,14 +25,18 @@ class ChangingWorld(World):
         super().__init__()
         for host in ("client", "server"):
             self.run("sysctl", "-qw", "net.ipv6.conf.all.keep_addr_on_down=1", host=host)
-        self.run("ip", "addr", "add", "198.18.0.3/24", "dev", "s0", host="server")
-        self.run("ip", "addr", "add", f"{BEHIND}/32", "dev", "lo", host="server")
+        for addr, bits in zip(SECOND, (24, 64)):
+            self.run("ip", "addr", "add", f"{addr}/{bits}", "dev", "s0", "nodad", host="server")
+        for addr, bits in zip(BEHIND, (32, 128)):
+            self.run("ip", "addr", "add", f"{addr}/{bits}", "dev", "lo", "nodad", host="server")
+        self.first = (self.server4, self.server6)
         self.serve_echo(ECHO)
         self.up()
         self.ready()
 
-    def route_by(self, gateway):
-        self.run("ip", "route", "replace", "203.0.113.0/24", "via", gateway)
+    def route_by(self, gateways):
+        for gateway, to in zip(gateways, BEHIND.values()):
+            self.run("ip", "route", "replace", to, "via", gateway)
 
 
 def goes_down_and_up(w, dev, host):
@@ -82,30 +88,34 @@ def neighbours_are_forgotten(w):
 
 @test
 def the_gateway_changes(w):
-    w.route_by(w.server4)
-    with Flows(w, addrs=(BEHIND,)) as flows:
-        for gateway in ("198.18.0.3", w.server4):
-            w.route_by(gateway)
+    w.route_by(w.first)
+    with Flows(w, addrs=tuple(BEHIND)) as flows:
+        for gateways in (SECOND, w.first):
+            w.route_by(gateways)
             flows.all_go_on()
-        assert w.is_steered(w.port(BEHIND))
+        for addr in BEHIND:
+            assert w.is_steered(w.port(addr)), addr
 
 
 @test
 def a_route_goes_and_comes_back(w):
-    w.route_by(w.server4)
-    with Flows(w, addrs=(BEHIND,)) as flows:
-        w.run("ip", "route", "del", "203.0.113.0/24")
+    w.route_by(w.first)
+    with Flows(w, addrs=tuple(BEHIND)) as flows:
+        for to in BEHIND.values():
+            w.run("ip", "route", "del", to)
         time.sleep(0.5)
-        w.route_by(w.server4)
+        w.route_by(w.first)
         flows.all_go_on()
 
 
 @test
 def an_address_goes_and_comes_back(w):
-    with Flows(w, addrs=(w.server4,)) as flows:
-        w.run("ip", "addr", "del", f"{w.client4}/24", "dev", "c0")
+    with Flows(w) as flows:
+        for addr in (f"{w.client4}/24", f"{w.client6}/64"):
+            w.run("ip", "addr", "del", addr, "dev", "c0")
         time.sleep(0.5)
-        w.run("ip", "addr", "add", f"{w.client4}/24", "dev", "c0")
+        for addr in (f"{w.client4}/24", f"{w.client6}/64"):
+            w.run("ip", "addr", "add", addr, "dev", "c0", "nodad")
         flows.all_go_on()
     w.check_policy()
 
