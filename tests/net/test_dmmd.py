@@ -794,6 +794,8 @@ def crash_loop_is_given_up_in_plain_sight(w):
     assert not w.is_steered(w.port())
     log = w.log()
     assert log.count("SIGABRT") >= 5 and "given up" in log, log[-2000:]
+    gaps = [float(gap) for gap in re.findall(r"SIGABRT.*next try in ([\d.]+) s", log)]
+    assert len(gaps) >= 5 and all(b == min(2 * a, 30) for a, b in zip(gaps, gaps[1:])), gaps
     r = w.ctl("stacks", "restart", "fast", check=False)
     assert r.returncode == 1, (r.returncode, r.stdout)
     assert "stack 'fast' (plug-in 'later') did not start: killed by SIGABRT" in r.stderr, r.stderr
