@@ -3,6 +3,7 @@
 """What changes under running flows: the network around them, their cgroups, descriptors that run out.
 None of it cuts a flow of a stack that it would not cut in the kernel."""
 
+import errno
 import os
 import resource
 import select
@@ -220,6 +221,35 @@ def an_instance_out_of_descriptors_waits_for_some(_):
         assert w.ready() == pid
     finally:
         w.close()
+
+
+def until_there_are_none(addr):
+    """Connects until there is no descriptor left; those it has go on; one that is closed makes room for
+    another: how many there were, and the errno."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+    socks, err = [], None
+    while not err:
+        try:
+            socks.append(socket.create_connection((addr, ECHO), timeout=30))
+        except OSError as e:
+            err = e.errno
+    socks.pop().close()
+    socks.append(socket.create_connection((addr, ECHO), timeout=30))
+    for s in socks:
+        s.sendall(b"ping")
+        assert s.recv(4, socket.MSG_WAITALL) == b"ping"
+    return len(socks), err
+
+
+@test
+def an_application_out_of_descriptors_is_told_and_goes_on(w):
+    before = w.instance()["flows_opened"]
+    for addr in w.first:
+        n, err = w.call(until_there_are_none, addr, cgroup="/fast")
+        kernels, kernels_err = w.call(until_there_are_none, addr, cgroup="/kernel")
+        assert (n, err) == (kernels, kernels_err) and err == errno.EMFILE, (n, err, kernels, kernels_err)
+    wait_for("nothing is left", lambda: w.instance()["flows"] == 0)
+    assert w.instance()["flows_opened"] == before + 2 * (n + 1)
 
 
 @test
