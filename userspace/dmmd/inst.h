@@ -105,6 +105,8 @@ void dmmd_inst_shared(struct dmmd_inst *inst, struct dmm_inst_shared *ret);
 /* Forks it, or has the service manager start it, and hands everything over. -EBUSY: a queue is still held by the one before (try again).
  * @text says what failed. All is undone on failure. */
 int dmmd_spawn(struct dmmd_inst *inst, char *text, size_t size);
+/* @text: what failed, and why. Returns @err. */
+int dmmd_inst_fail(int err, char *text, size_t size, const char *what);
 /* Watches process and channel from now on, or one of them (the other -1); owns both in any case. */
 int dmmd_inst_watch(struct dmmd_inst *inst, int pidfd, int channel);
 int dmmd_inst_control_path(struct dmmd_inst *inst, char ret[static PATH_MAX]);

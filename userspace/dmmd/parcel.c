@@ -49,12 +49,6 @@ void dmmd_parcel_close(struct dmmd_parcel *parcel)
 	close_fds(parcel->xsks, DMM_ARRAY_SIZE(parcel->xsks));
 }
 
-static int fail(int err, char *text, size_t size, const char *what)
-{
-	snprintf(text, size, "%s: %s", what, strerror(-err));
-	return err;
-}
-
 static int set_int(int fd, int level, int name, int value)
 {
 	return setsockopt(fd, level, name, &value, sizeof(value)) < 0 ? -errno : 0;
@@ -169,21 +163,21 @@ int dmmd_parcel_fill(struct dmmd_parcel *parcel, struct dmmd_inst *inst, char *t
 	int r = open_relay(parcel);
 
 	if (r < 0)
-		return fail(r, text, size, "relay listener");
+		return dmmd_inst_fail(r, text, size, "relay listener");
 	r = open_raw(inst->d, parcel);
 	if (r < 0)
-		return fail(r, text, size, "raw sockets");
+		return dmmd_inst_fail(r, text, size, "raw sockets");
 	r = open_hostsocks(inst->spec.interface, parcel);
 	if (r < 0)
-		return fail(r, text, size, "sockets for routes and neighbours");
+		return dmmd_inst_fail(r, text, size, "sockets for routes and neighbours");
 	r = open_root(inst->d, &parcel->fds[DMM_FD_ROOT]);
 	if (r < 0)
-		return fail(r, text, size, "empty root");
+		return dmmd_inst_fail(r, text, size, "empty root");
 	r = dmmd_inst_control_path(inst, path);
 	if (r == 0)
 		r = dmm_unix_listen(path, SOCK_SEQPACKET | SOCK_NONBLOCK, 0600,
 				    &parcel->fds[DMM_FD_CONTROL]);
-	return r < 0 ? fail(r, text, size, path) : 0;
+	return r < 0 ? dmmd_inst_fail(r, text, size, path) : 0;
 }
 
 /* --- on its way --- */

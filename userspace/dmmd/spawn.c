@@ -22,7 +22,7 @@
 #define FRAMES_FEW_QUEUES  4096
 #define FRAMES_MANY_QUEUES 2048
 
-static int fail(int err, char *text, size_t size, const char *what)
+int dmmd_inst_fail(int err, char *text, size_t size, const char *what)
 {
 	snprintf(text, size, "%s: %s", what, strerror(-err));
 	return err;
@@ -46,7 +46,7 @@ static int look_at_interface(struct dmmd_inst *inst, char *text, size_t size)
 		return r;
 	}
 	if (r < 0)
-		return fail(r, text, size, inst->spec.interface);
+		return dmmd_inst_fail(r, text, size, inst->spec.interface);
 	if (iface.queues > DMM_MAX_QUEUES) { /* what comes in by the others would not be served */
 		snprintf(text, size,
 			 "%s has %u queues, at most %d can be served\nethtool -L %s combined %d",
@@ -93,7 +93,7 @@ static int open_xsks(struct dmmd_inst *inst, struct dmmd_parcel *parcel, char *t
 		snprintf(what, sizeof(what), "AF_XDP sockets on %s (%u queues, zerocopy %s)",
 			 inst->spec.interface, iface->queues,
 			 dmmd_zerocopy_word(inst->spec.zerocopy));
-		return fail(r, text, size, what);
+		return dmmd_inst_fail(r, text, size, what);
 	}
 	inst->zerocopy = true;
 	for (uint32_t i = 0; i < iface->queues; i++)
@@ -145,7 +145,7 @@ static int fill_handover(struct dmmd_inst *inst, struct dmmd_parcel *parcel, cha
 			 inst->spec.plugin);
 
 	if (n >= (int)sizeof(h->plugin))
-		return fail(-ENAMETOOLONG, text, size, o->stacks_dir);
+		return dmmd_inst_fail(-ENAMETOOLONG, text, size, o->stacks_dir);
 	h->version = DMM_HANDOVER_VERSION;
 	h->ifindex = inst->iface.ifindex;
 	h->mtu = inst->iface.mtu;
@@ -269,7 +269,7 @@ int dmmd_spawn(struct dmmd_inst *inst, char *text, size_t size)
 
 	dmmd_parcel_init(&parcel);
 	if (access(o->bpffs, F_OK) < 0) /* torn down: maps that nobody looks at */
-		return fail(-errno, text, size, o->bpffs);
+		return dmmd_inst_fail(-errno, text, size, o->bpffs);
 	inst->incarnation++;
 	r = look_at_interface(inst, text, size);
 	if (r == 0)
@@ -285,11 +285,11 @@ int dmmd_spawn(struct dmmd_inst *inst, char *text, size_t size)
 	if (r == 0 && o->stack_socket) {
 		r = start_by_manager(inst, &parcel);
 		if (r < 0)
-			fail(r, text, size, o->stack_socket);
+			dmmd_inst_fail(r, text, size, o->stack_socket);
 	} else if (r == 0) {
 		r = start_child(inst, &parcel);
 		if (r < 0)
-			fail(r, text, size, "starting dmm-stack");
+			dmmd_inst_fail(r, text, size, "starting dmm-stack");
 	}
 	if (r < 0 && entered)
 		dmm_steer_inst_state(inst->d->steer, inst->slot, DMM_INST_DEAD, 0);
