@@ -182,7 +182,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, DMM_NUM_REASONS);
+	__uint(max_entries, DMM_MAX_REASONS);
 	__type(key, __u32);
 	__type(value, __u64);
 } dmm_counters SEC(".maps");

@@ -7,7 +7,7 @@
 #include <linux/types.h>
 
 /* Changes whenever a pinned map's meaning changes: dmmd refuses pins of another layout by name. */
-#define DMM_ABI_LAYOUT 3
+#define DMM_ABI_LAYOUT 4
 
 #define DMM_MAX_INSTANCES 64	/* slots in every per-instance map; slot = instance id */
 #define DMM_MAX_QUEUES	  64	/* per instance: xsk index = instance * DMM_MAX_QUEUES + queue */
@@ -111,5 +111,9 @@ enum dmm_reason {
 #undef DMM_X
 		DMM_NUM_REASONS
 };
+
+/* Places of dmm_counters: a new reason at the end of the list changes no map, so that pins stay good. */
+#define DMM_MAX_REASONS 96
+_Static_assert(DMM_NUM_REASONS <= DMM_MAX_REASONS, "the pinned counters have no room for them");
 
 _Static_assert(sizeof(enum dmm_reason) == 4, "enums are 4 bytes in maps");
