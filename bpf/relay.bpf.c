@@ -49,7 +49,8 @@ static __always_inline void enter_tuple(const struct dmm_sock *st, struct tcp_so
 	peer.remote_port = st->remote_port;
 	peer.cgroup = st->cgroup;
 	/* full of what the next sweep takes: names of MPTCP sockets are wrong till then */
-	if (bpf_map_update_elem(&dmm_tuples, &key, &peer, BPF_ANY) < 0)
+	if (bpf_map_update_elem(&dmm_tuples, &key, &peer,
+				BPF_ANY)) /* before 6.4 an int: never below 0 */
 		count(DMM_REASON_NO_MEMORY);
 }
 
