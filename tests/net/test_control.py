@@ -11,9 +11,10 @@ import select
 import socket
 import stat
 import sys
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from dmmtest import OUT, World, main, test, wait_for
+from dmmtest import OUT, World, long_test, main, test, wait_for
 
 ECHO = 8801
 NOBODY = 65534
@@ -156,6 +157,200 @@ def slow_and_idle_clients_hold_up_nobody(w):
             ready.send(b"E")
             child.result()
     w.ctl("status")
+
+
+def fds_of(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+MAX_CLIENTS = 64  # that dmmd keeps
+
+
+def say_nothing(path, ready, uid, n):
+    """@n clients at once, who wait to be told to stop; how many had been sent away by then, and whether
+    one that is still there is answered."""
+    become_reader(uid)
+    clients = []
+    for _ in range(n):
+        s = socket.socket(socket.AF_UNIX)
+        s.connect(path)
+        clients.append(s)
+    ready.send(b"R")
+    ready.recv(1)
+    poll = select.poll()
+    for s in clients:
+        poll.register(s, select.POLLIN)
+    gone = {fd for fd, _ in poll.poll(0)}
+    left = [s for s in clients if s.fileno() not in gone]
+    if left:
+        left[-1].sendall(b'{"verb": "ping"}\n')
+        assert b'"ok":true' in left[-1].recv(4096)
+    return len(gone), len(left)
+
+
+@test
+def a_thousand_clients_that_say_nothing(w):
+    """The oldest make room, root's last; descriptors are bounded, and free again after."""
+    before = fds_of(w.daemon.pid)
+    for uid in (0, NOBODY):
+        ready, other = socket.socketpair()
+        ready.settimeout(60)
+        child = w.start(say_nothing, w.socket, other, uid, 1000)
+        assert ready.recv(1) == b"R"
+        for _ in range(10):
+            w.ctl("status")
+        w.apply(w.policy())
+        w.check_policy()
+        assert fds_of(w.daemon.pid) <= before + MAX_CLIENTS
+        ready.send(b"E")
+        gone, left = child.result()
+        assert gone + left == 1000 and 0 < left <= MAX_CLIENTS, (gone, left)
+        wait_for("their descriptors are free again", lambda: fds_of(w.daemon.pid) <= before)
+
+
+def ask_all_at_once(path, go, n):
+    """@n clients one after another, each with a question of its own; how many were answered rightly."""
+    wait_for("the word to begin", lambda: os.path.exists(go))
+    right = 0
+    for i in range(n):
+        answer = json.loads(talk(path, json.dumps({"verb": f"nonsense{i}"}).encode() + b"\n"))
+        right += f"nonsense{i}'" in answer["error"]["text"]
+    return right
+
+
+@test
+def a_thousand_questions_by_forty_clients_at_a_time_are_answered(w):
+    go = f"{w.dir}/go"
+    children = [w.start(ask_all_at_once, w.socket, go, 25) for _ in range(40)]
+    open(go, "w").close()
+    w.check_policy()
+    assert sum(child.result(120) for child in children) == 1000
+    os.unlink(go)
+
+
+LIST = b'{"verb": "flows list"}\n'
+FLOWS = 3000
+
+
+def make_flows(addr, n):
+    """Where nobody listens: they are listed all the same."""
+    for _ in range(n):
+        with socket.socket() as s:
+            assert s.connect_ex((addr, 1)) == errno.ECONNREFUSED
+
+
+def make_a_long_list(w, n=FLOWS):
+    """For a minute."""
+    w.ctl("attach", "--cgroup", "/kernel")
+    w.call(make_flows, w.server4, n, cgroup="/kernel", timeout=120)
+    w.ctl("detach", "--cgroup", "/kernel")
+
+
+def read_slowly(path, began):
+    """A long answer, in pieces of 8 KiB and less; how many flows it has."""
+    s = socket.socket(socket.AF_UNIX)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    s.connect(path)
+    s.settimeout(60)
+    s.sendall(LIST)
+    line = s.recv(1)
+    open(began, "w").close()
+    while not line.endswith(b"\n"):
+        piece = s.recv(8192)
+        assert piece, f"cut after {len(line)}"
+        line += piece
+        time.sleep(0.002)
+    return len(json.loads(line)["result"]["items"]), len(line)
+
+
+def never_read(path, ready, n):
+    """Until told to: how much each gets then."""
+    clients = []
+    for _ in range(n):
+        s = socket.socket(socket.AF_UNIX)
+        s.connect(path)
+        s.sendall(LIST)
+        clients.append(s)
+    for s in clients:  # the first bytes are there, or were
+        assert select.select([s], [], [], 60)[0]
+    ready.send(b"R")
+    ready.recv(1)
+    return [rest_of(s) for s in clients]
+
+
+def rest_of(s):
+    """Bytes up to the end of the line; 0: it was cut."""
+    n = 0
+    with contextlib.suppress(OSError):
+        while piece := s.recv(1 << 16):
+            n += len(piece)
+            if piece.endswith(b"\n"):
+                return n
+    return 0
+
+
+@test
+def a_long_answer_that_is_read_slowly_arrives_whole(w):
+    began = f"{w.dir}/began"
+    make_a_long_list(w)
+    child = w.start(read_slowly, w.socket, began)
+    wait_for("it reads", lambda: os.path.exists(began))
+    for _ in range(10):
+        w.ctl("status")
+    w.apply(w.policy())
+    w.check_policy()
+    flows, size = child.result(120)
+    print(f"# {flows} flows in {size >> 10} KiB")
+    assert flows >= FLOWS
+
+
+@test
+def long_answers_that_nobody_reads_hold_up_nobody(w):
+    """Sixty of them, of more than a MiB each: dmmd keeps 64 MiB of them at most, and gives that back.
+    Making one takes some memory, too."""
+    make_a_long_list(w, 2 * FLOWS)
+    before = memory(w.daemon.pid)
+    w.call(talk, w.socket, LIST)
+    making = memory(w.daemon.pid) - before
+    ready, other = socket.socketpair()
+    ready.settimeout(60)
+    child = w.start(never_read, w.socket, other, 60)
+    assert ready.recv(1) == b"R"
+    for _ in range(10):
+        w.ctl("status")
+    w.apply(w.policy())
+    w.check_policy()
+    most = memory(w.daemon.pid)
+    ready.send(b"E")
+    read = child.result()
+    print(f"# {before >> 20} MiB before, {making >> 20} more to make one, {most >> 20} with them")
+    assert sum(n > 0 for n in read) < 60, "all were kept"
+    assert most < before + making + (80 << 20)
+    wait_for("its memory is given back",
+             lambda: memory(w.daemon.pid) < before + making + (16 << 20))
+
+
+STUCK = 30  # seconds without a byte, within a request or an answer
+
+
+@long_test
+def who_is_stuck_for_long_is_sent_away(w):
+    """And who only waits is not."""
+    clients = []
+    for data in (b'{"verb": "sta', LIST * 20, b""):
+        s = socket.socket(socket.AF_UNIX)
+        s.connect(w.socket)
+        s.sendall(data)
+        clients.append(s)
+    half, deaf, idle = clients
+    half.settimeout(3 * STUCK)
+    assert half.recv(1) == b"", "half a request was answered"
+    poll = select.poll()
+    poll.register(deaf, select.POLLHUP)
+    assert poll.poll(3000 * STUCK), "who does not read is still there"
+    idle.settimeout(60)
+    idle.sendall(b'{"verb": "ping"}\n')
+    assert b'"ok":true' in idle.recv(4096)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@
  *
  * A policy travels in the request's "policy" member with "file" naming it. Lines are capped at
  * DMM_CTL_LINE_MAX for root and at 64 KiB for everyone else. Roles by SO_PEERCRED: uid 0 may do
- * everything; others who can open the socket (group dmm) may read. */
+ * everything; others who can open the socket (group dmm) may read. Of 64 clients at a time, the one that
+ * has not moved for longest makes room for the next, or for answers that would fill the memory; who
+ * stops within a request or an answer is sent away after 30 s. */
 #pragma once
 
 #include <json-c/json.h>

@@ -23,6 +23,7 @@
 #define MAX_CLIENTS 64
 #define STUCK_NS    (30 * DMM_NS_PER_SEC)
 #define OUTPUT_MAX  (96u << 20)
+#define OUTPUT_ALL  (64u << 20) /* that clients leave unread; one answer may be more */
 
 struct client {
 	struct dmmd_source source;
@@ -228,10 +229,34 @@ static void work(struct client *client)
 	dmmd_source_events(loop, &client->source, EPOLLIN);
 }
 
+/* Clients that do not read must not fill the memory: those that have not moved for longest go. Before an event of
+ * @keep is looked at: the work of no other client is under way then. */
+static void bound_output(struct dmmd_control *control, const struct client *keep)
+{
+	for (;;) {
+		struct client *oldest = NULL;
+		size_t all = 0;
+
+		for (unsigned int i = 0; i < MAX_CLIENTS; i++) {
+			struct client *client = control->clients[i];
+
+			if (!client || !client->out)
+				continue;
+			all += client->out_len;
+			if (client != keep && (!oldest || client->moved_at < oldest->moved_at))
+				oldest = client;
+		}
+		if (all <= OUTPUT_ALL || !oldest)
+			return;
+		drop(oldest);
+	}
+}
+
 static void client_ready(struct dmmd_source *source, uint32_t events)
 {
 	struct client *client = dmmd_container(source, struct client, source);
 
+	bound_output(client->d->control, client);
 	if (client->busy) { /* only told of its end: nobody waits for the answer */
 		if (events & (EPOLLHUP | EPOLLERR))
 			drop(client);

@@ -2,6 +2,7 @@
 /* dmmd: compiles policies, keeps the BPF programs and the instances they steer to. Up by the stages
  * below in order, down in reverse; steering and instances outlive it. */
 #include <errno.h>
+#include <malloc.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -59,6 +60,9 @@ static const struct stage {
 	{ "policy", dmmd_policy_init, NULL }, /* last: packets move from here on */
 };
 
+/* Long answers are rare: their memory goes back to the system, whatever else came after it. */
+#define MMAP_FROM (128 * 1024)
+
 int main(int argc, char **argv)
 {
 	static struct dmmd d;
@@ -67,6 +71,7 @@ int main(int argc, char **argv)
 
 	if (r != DMMD_GO_ON)
 		return r;
+	mallopt(M_MMAP_THRESHOLD, MMAP_FROM);
 	for (; up < DMM_ARRAY_SIZE(stages); up++) {
 		if (stages[up].init(&d) < 0) {
 			dmm_error("not started (%s)", stages[up].name);
