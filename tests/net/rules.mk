@@ -13,4 +13,4 @@ $(PRELOADED): %.so: %.o
 	$(Q)$(CC) -shared -o $@ $< -ldl
 
 # What `make test` runs at the same time as the others, beside what needs no root.
-TESTS_BESIDE := $(patsubst %,tests/net/test_%.py,bad_input bench failures failures_stack planted)
+TESTS_BESIDE := $(patsubst %,tests/net/test_%.py,bad_input bench control failures failures_stack planted)
