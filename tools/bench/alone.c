@@ -243,8 +243,10 @@ static void print_result(void)
 		printf(", \"per_second\": %.1f, \"p50_us\": %.2f, \"p99_us\": %.2f",
 		       b.count / seconds, hist_percentile(&b.times, 0.5) / 1e3,
 		       hist_percentile(&b.times, 0.99) / 1e3);
-	else
+	else if (b.bytes)
 		printf(", \"gbps\": %.4f", b.bytes * 8 / seconds / 1e9);
+	else
+		printf(", \"error\": \"nothing came through\"");
 	printf("}\n");
 }
 

@@ -266,8 +266,10 @@ static void print_result(const struct load *load)
 		printf(", \"per_second\": %.1f, \"p50_us\": %.2f, \"p99_us\": %.2f",
 		       load->count / seconds, hist_percentile(&load->times, 0.5) / 1e3,
 		       hist_percentile(&load->times, 0.99) / 1e3);
-	else
+	else if (load->bytes)
 		printf(", \"gbps\": %.4f", load->bytes * 8 / seconds / 1e9);
+	else
+		printf(", \"error\": \"nothing came through\"");
 	printf("}\n");
 }
 
