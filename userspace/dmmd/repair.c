@@ -42,10 +42,10 @@ static void tell_problem(struct dmmd_repair *repair, int r)
 		return;
 	memcpy(repair->problem, text, sizeof(text));
 	if (r >= 0) {
-		dmm_info("all is attached again");
+		dmm_info("all attachments are kept again");
 		return;
 	}
-	dmm_warning("what others have taken away cannot be put right: %s", text);
+	dmm_warning("attachments cannot all be kept: %s", text);
 	if (hint)
 		dmm_warning("hint: %s", hint);
 }

@@ -227,7 +227,7 @@ static struct json_object *problems(struct dmmd *d)
 	if (d->mirror_problem[0])
 		add_problem(list, "addresses", "and routes", d->mirror_problem);
 	if (d->repair.problem[0])
-		add_problem(list, "attachments", "taken by others", d->repair.problem);
+		add_problem(list, "attachments", "that cannot be kept", d->repair.problem);
 	dmmd_missed_syns(d, missed, sizeof(missed));
 	if (missed[0])
 		add_problem(list, "filter", "on lo", missed);
