@@ -38,6 +38,13 @@ LONG = bool(os.environ.get("LONG"))
 SLOW = float(os.environ.get("DMM_TEST_SLOW") or 1)
 CLONE_NEWNET = 0x40000000
 
+
+def amount(usual, long=None):
+    """How much of something a test does: more with LONG=1, less on an emulated CPU."""
+    n = long if LONG and long else usual
+    return n if SLOW == 1 else max(n // 5, 2)
+
+
 libc = ctypes.CDLL(None, use_errno=True)
 
 

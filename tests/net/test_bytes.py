@@ -15,7 +15,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from dmmtest import LONG, World, main, test, wait_for
+from dmmtest import World, amount, main, test, wait_for
 
 ECHO, SUM, HALF, RESET, FLOOD, SINK, WAIT_RESET, ROW = range(8101, 8109)
 BULK = 64 << 20
@@ -366,7 +366,7 @@ def in_a_row(addr, n):
 
 @test
 def ten_thousand_connections_in_a_row(w):
-    n = 100000 if LONG else 10000
+    n = amount(10000, 100000)
     ready, other = socket.socketpair()
     w.start(answer_one_by_one, other, host="server")
     assert ready.recv(1) == b"R"

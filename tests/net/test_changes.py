@@ -12,7 +12,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from dmmtest import LONG, OUT, SLOW, Skip, World, main, sh, test, wait_for
+from dmmtest import OUT, SLOW, Skip, World, amount, main, sh, test, wait_for
 from flows import Flows
 
 ECHO = 8651
@@ -154,7 +154,7 @@ def a_cgroup_removed_and_made_again_is_attached_again(w):
       action: {stack: fast, onUnavailable: reject}"""
     w.apply(w.policy(rules=rule))
     with Flows(w, cgroups=("/kernel",)) as flows:
-        for _ in range(100 if LONG else 10):
+        for _ in range(amount(10, 100)):
             w.cgroup("/comes")
             wait_for("it is steered", lambda: w.is_steered(w.port(cgroup="/comes")))
             os.rmdir(f"{w.cgroup_root}/comes")

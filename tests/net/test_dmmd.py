@@ -21,7 +21,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
 import plugins
-from dmmtest import (LONG, OUT, ROOT, World, alive, connect_errno, connected, libc, main, sh,
+from dmmtest import (OUT, ROOT, World, alive, amount, connect_errno, connected, libc, main, sh,
                      status_of, test, wait_for)
 from flows import Flows
 
@@ -51,7 +51,7 @@ class DmmdWorld(World):
 def killed_and_restarted_it_cuts_no_flow(w):
     before = w.stack()
     with Flows(w) as flows:
-        for _ in range(100 if LONG else 10):
+        for _ in range(amount(10, 100)):
             w.stop(signal.SIGKILL)
             flows.all_go_on()
             w.check_policy()
@@ -82,7 +82,7 @@ def killed_in_an_apply_it_leaves_one_whole_policy(w):
     lived = {"fast-out": 0, "other": 0}
     with open(f"{w.dir}/other.yaml", "w") as f:
         f.write(w.policy(rules=OTHER_RULES))
-    for i in range(60 if LONG else 12):
+    for i in range(amount(12, 60)):
         w.apply(w.policy())
         apply = w.spawn(os.path.join(OUT, "dmmctl"), "--run-dir", f"{w.dir}/run", "apply",
                         f"{w.dir}/other.yaml")

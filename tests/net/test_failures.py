@@ -13,9 +13,9 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from dmmtest import LONG, OUT, ROOT, World, main, sh, test, wait_for
+from dmmtest import LONG, OUT, ROOT, World, amount, main, sh, test, wait_for
 
-SOME = 25
+SOME = amount(25)
 SHIM = os.path.join(OUT, "tests/net/failat.so")
 
 

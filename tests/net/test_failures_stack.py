@@ -14,11 +14,11 @@ import signal
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from dmmtest import LONG, OUT, connected, echo, main, test, wait_for
+from dmmtest import OUT, amount, connected, echo, main, test, wait_for
 from manager import ManagedWorld
 
 STARTS = 20  # about so many are the start's
-SOME_STARTS, SOME_LATER = (STARTS, 500) if LONG else (8, 16)
+SOME_STARTS, SOME_LATER = amount(8, STARTS), amount(16, 500)
 # lwIP needs its timers, and asserts them
 ASSERTED = "its last words: in create of plug-in 'lwip'"
 SHIM = os.path.join(OUT, "tests/net/failat.so")

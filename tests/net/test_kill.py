@@ -16,9 +16,9 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from dmmtest import LONG, OUT, World, main, sh, test, wait_for
+from dmmtest import OUT, World, amount, main, sh, test, wait_for
 
-KILLS = 200 if LONG else 20
+KILLS = amount(20, 200)
 SEED = int(os.environ.get("SEED", 0)) or 1
 SWAP_LOAD = os.path.join(OUT, "tests/net/swap_load")
 LOAD_PORTS = (8207, 8208)

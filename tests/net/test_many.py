@@ -11,9 +11,9 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from dmmtest import World, main, status_of, test, wait_for
+from dmmtest import World, amount, main, status_of, test, wait_for
 
-FLOWS = 10000
+FLOWS = amount(10000)
 AT_ONCE = 200  # connects in progress
 PORT, FLOOD_PORT = 8401, 8402
 # of the instance, for an idle flow: the plug-in's block, the relay's entry

@@ -14,11 +14,11 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from dmmtest import LONG, OUT, World, connected, echo, main, test, wait_for
+from dmmtest import OUT, World, amount, connected, echo, main, test, wait_for
 
 PORTS = (8301, 8302)
 ECHO = 10  # more: an echo server, for long flows
-SWAPS = int(os.environ.get("SWAPS", 0)) or (50000 if LONG else 2500)
+SWAPS = int(os.environ.get("SWAPS", 0)) or amount(2500, 50000)
 LOAD = os.path.join(OUT, "tests/net/swap_load")
 
 

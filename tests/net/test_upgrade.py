@@ -10,11 +10,11 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
 from copytree import BUILT, Copy
-from dmmtest import LONG, OUT, World, main, sh, test, wait_for
+from dmmtest import OUT, World, amount, main, sh, test, wait_for
 from flows import Flows
 
 ECHO = 8601
-UPGRADES = 100 if LONG else 10
+UPGRADES = amount(10, 100)
 EACH = 25  # flows of each IP version on each stack: a hundred
 
 # What the other build has changed, so that its programs are others.
