@@ -80,6 +80,15 @@ def sh(*args, check=True, **kw):
     return r
 
 
+def bpf_objects(kind):
+    """All "prog"s, "map"s or "link"s of the machine. Those of others come and go, and bpftool gives up at
+    one that goes while it lists them."""
+    def listed():
+        r = sh("bpftool", "-j", kind, "show", check=False)
+        return r.returncode == 0 and (json.loads(r.stdout),)
+    return wait_for(f"a list of every {kind}", listed)[0]
+
+
 def status_of(pid):
     """/proc/PID/status as a dict of texts."""
     with open(f"/proc/{pid}/status") as f:

@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loaded BPF programs, and how often they run."""
 
-import json
 import subprocess
 
-from dmmtest import OUT, Skip, sh
+from dmmtest import OUT, Skip, bpf_objects
 
 NO_KERNEL = 2  # exit status of tests/vm/trace.c
 
 
 def ids(name):
     """Of the programs whose name (as far as the kernel keeps it) this is."""
-    return [p["id"] for p in json.loads(sh("bpftool", "-j", "prog", "show").stdout)
+    return [p["id"] for p in bpf_objects("prog")
             if p.get("name") == name[:15]]
 
 

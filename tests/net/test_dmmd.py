@@ -21,8 +21,8 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
 import plugins
-from dmmtest import (OUT, ROOT, World, alive, amount, connect_errno, connected, libc, main, sh,
-                     status_of, test, wait_for)
+from dmmtest import (OUT, ROOT, World, alive, amount, bpf_objects, connect_errno, connected,
+                     libc, main, sh, status_of, test, wait_for)
 from flows import Flows
 
 ECHO = 8601
@@ -823,8 +823,7 @@ def ids_of_pins(w):
 def still_there(ids):
     left = []
     for kind in ("map", "prog", "link"):
-        out = json.loads(sh("bpftool", "-j", kind, "show").stdout)
-        have = {item["id"] for item in out}
+        have = {item["id"] for item in bpf_objects(kind)}
         left += [(kind, i) for k, i in ids if k == kind and i in have]
     return left
 

@@ -428,12 +428,10 @@ def tuples_left(w):
 
 def table_sizes(w):
     """How many entries each pinned table has, of those that grow and shrink."""
-    maps = json.loads(sh("bpftool", "-j", "map", "list").stdout)
-    kinds = {m["id"]: m["type"] for m in maps}
     sizes = {}
     for name in sorted(os.listdir(f"{w.bpffs}/maps")):
         pin = f"{w.bpffs}/maps/{name}"
-        kind = kinds[json.loads(sh("bpftool", "-j", "map", "show", "pinned", pin).stdout)["id"]]
+        kind = json.loads(sh("bpftool", "-j", "map", "show", "pinned", pin).stdout)["type"]
         if "hash" in kind or kind == "lpm_trie":
             sizes[name] = len(json.loads(sh("bpftool", "-j", "map", "dump", "pinned", pin).stdout))
     return sizes

@@ -12,7 +12,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from dmmtest import Skip, World, connect_errno, main, sh, test, wait_for
+from dmmtest import Skip, World, bpf_objects, connect_errno, main, sh, test, wait_for
 from flows import Flows
 from others import Others
 
@@ -204,8 +204,7 @@ def links_of(w, program):
     """Ids of the links that hold the pinned program somewhere."""
     pin = f"{w.bpffs}/progs/dmm_{program}"
     wanted = json.loads(sh("bpftool", "-j", "prog", "show", "pinned", pin).stdout)["id"]
-    links = json.loads(sh("bpftool", "-j", "link", "show").stdout)
-    return [link["id"] for link in links if link.get("prog_id") == wanted]
+    return [link["id"] for link in bpf_objects("link") if link.get("prog_id") == wanted]
 
 
 @test

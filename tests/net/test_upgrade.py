@@ -10,7 +10,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
 from copytree import BUILT, Copy
-from dmmtest import OUT, World, amount, main, sh, test, wait_for
+from dmmtest import OUT, World, amount, bpf_objects, main, sh, test, wait_for
 from flows import Flows
 
 ECHO = 8601
@@ -35,8 +35,8 @@ class UpgradeWorld(World):
 
     def tags(self):
         """Of the programs that the links run, whatever is pinned beside them."""
-        links = json.loads(sh("bpftool", "-j", "link", "show").stdout)
-        progs = {p["id"]: p["tag"] for p in json.loads(sh("bpftool", "-j", "prog", "show").stdout)}
+        links = bpf_objects("link")
+        progs = {p["id"]: p["tag"] for p in bpf_objects("prog")}
         return {name: progs[link["prog_id"]] for name in os.listdir(f"{self.bpffs}/links")
                 for link in links if link["id"] == self.link_id(name)}
 
