@@ -266,11 +266,16 @@ def lasting_fds(pid):
 def dmmd_out_of_descriptors_says_so_and_recovers(w):
     pid = w.daemon.pid
     soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    used = lasting_fds(pid)
-    full = min(set(range(hard)) - used)
-    with Flows(w) as flows:
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (full, hard))
+
+    def full():
+        """No descriptor of its lasting ones may have gone meanwhile: then there is one."""
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(set(range(hard)) - lasting_fds(pid)), hard))
         r = w.ctl("status", check=False)
+        if not r.returncode:
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+        return r.returncode and r
+    with Flows(w) as flows:
+        r = wait_for("it has no descriptor left", full)
         time.sleep(3)  # it looks around every second
         flows.all_go_on()
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))

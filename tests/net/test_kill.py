@@ -476,7 +476,9 @@ def killed_again_and_again_it_leaves_nothing(w):
         want = {"ECONNREFUSED", "ECONNRESET"} if kind == "connecting" else {"ECONNRESET", "EPIPE"}
         assert set(hows) <= want, f"{kind}: {hows}"
     assert not connects["misrouted"] and not connects["undecided"], connects
-    assert min(sum(connects["stack"]), sum(connects["kernel"])) > 0, "nothing was turned away"
+    # whether some were turned away is chance: the load waits where a kill met its SYN, mostly until the
+    # instance is back (that they are is next_connection_follows_onUnavailable's)
+    assert sum(connects["stack"]) > 0, connects
     wait_for("no tuple is left", lambda: not tuples_left(w))
     wait_for("no flow is left open", lambda: not [
         f for f in w.flows() if f["stack"] == "fast" and f["closed_ms"] is None])
