@@ -96,6 +96,7 @@ def status_of(pid):
 
 
 def alive(pid):
+    """Or still dying: all that it held is closed when it no longer is."""
     try:
         with open(f"/proc/{pid}/stat") as f:
             return f.read().rpartition(")")[2].split()[0] not in "ZX"

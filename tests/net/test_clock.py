@@ -16,7 +16,8 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from dmmtest import (LONG, OUT, ROOT, Skip, World, connect_errno, main, sh, test, wait_for)
+from dmmtest import (LONG, OUT, ROOT, Skip, World, alive, connect_errno, main, sh, test,
+                     wait_for)
 from flows import Flows
 
 ECHO = 8671
@@ -127,7 +128,7 @@ def dmmd_stands_still(w):
         pid = w.ready()
         with stopped(w.daemon.pid, seconds=1):
             os.kill(pid, signal.SIGKILL)
-            wait_for("it is gone", lambda p=pid: not os.path.exists(f"/proc/{p}/fd/0"))
+            wait_for("it is gone", lambda p=pid: not alive(p))
             for addr in (w.server4, w.server6):
                 if unavailable == "kernel":
                     assert not w.is_steered(w.port(addr)), "a dead instance was used"

@@ -377,7 +377,7 @@ def squatter_on_a_dead_relays_port_gets_nothing(w):
     os.kill(w.daemon.pid, signal.SIGSTOP)  # it must not bring the instance back meanwhile
     try:
         os.kill(pid, signal.SIGKILL)
-        wait_for("the instance is gone", lambda: not os.path.exists(f"/proc/{pid}/fd/0"))
+        wait_for("the instance is gone", lambda: not alive(pid))
         child = w.start(squat, ports, ready, stop)
         wait_for("the squatter listens", lambda: os.path.exists(ready))
         for addr in (w.server4, w.server6):

@@ -16,7 +16,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from dmmtest import OUT, World, amount, main, sh, test, wait_for
+from dmmtest import OUT, World, alive, amount, main, sh, test, wait_for
 
 KILLS = amount(20, 200)
 SEED = int(os.environ.get("SEED", 0)) or 1
@@ -329,7 +329,7 @@ def next_connection_follows_onUnavailable(w):
     os.kill(w.daemon.pid, signal.SIGSTOP)
     try:
         os.kill(pid, signal.SIGKILL)
-        wait_for("it is gone", lambda: not os.path.exists(f"/proc/{pid}/fd/0"))
+        wait_for("it is gone", lambda: not alive(pid))
         port = w.call(local_port, w.server4, cgroup="/fast")
         assert not w.is_steered(port), "a dead instance was used"
     finally:
@@ -342,7 +342,7 @@ def next_connection_follows_onUnavailable(w):
     os.kill(w.daemon.pid, signal.SIGSTOP)
     try:
         os.kill(pid, signal.SIGKILL)
-        wait_for("it is gone", lambda: not os.path.exists(f"/proc/{pid}/fd/0"))
+        wait_for("it is gone", lambda: not alive(pid))
         assert w.call(connect_errno, w.server4, cgroup="/fast") == errno.EPERM
         assert w.call(connect_errno, w.server4, cgroup="/kernel") == 0
     finally:
