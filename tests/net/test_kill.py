@@ -482,7 +482,8 @@ def killed_again_and_again_it_leaves_nothing(w):
     wait_for("no tuple is left", lambda: not tuples_left(w))
     wait_for("no flow is left open", lambda: not [
         f for f in w.flows() if f["stack"] == "fast" and f["closed_ms"] is None])
-    assert fds_of(w.daemon.pid) == fds, f"dmmd had {fds} descriptors, has {fds_of(w.daemon.pid)}"
+    # one of a client that had just gone may have been among the first
+    wait_for(f"dmmd has no more than {fds} descriptors again", lambda: fds_of(w.daemon.pid) <= fds)
     wait_for("the instance is idle", lambda: w.instance()["flows"] == 0)
     assert table_sizes(w) == sizes, f"tables had {sizes}, have {table_sizes(w)}"
     assert xdp_sockets(w) == 1, "AF_XDP sockets, and frames with them, are left of the dead"
