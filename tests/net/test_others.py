@@ -245,7 +245,7 @@ def a_flow_door_cannot_be_taken_by_attaching(w):
 @test
 def a_flow_door_that_is_taken_turns_new_flows_away_until_it_is_free(w):
     """Nothing that the peers send reaches the stack: connects follow the rule, and it is told once."""
-    pid, before = w.ready(), len(w.log())
+    pid, before, restarts = w.ready(), len(w.log()), w.stack()["restarts"]
     with Flows(w, ("/kernel",)) as flows:
         for link in links_of(w, "xdp"):
             sh("bpftool", "link", "detach", "id", link)
@@ -268,6 +268,7 @@ def a_flow_door_that_is_taken_turns_new_flows_away_until_it_is_free(w):
             w.run("ip", "link", "set", "dev", "c0", "xdpdrv", "off")
         w.ready(not_pid=pid)
         flows.all_go_on()
+    assert w.stack()["restarts"] == restarts + 1, "looking for the hook counted as restarts"
     assert w.ctl_json("status")["health"] == "ok", w.problems()
     w.check_policy()
 

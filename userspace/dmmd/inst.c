@@ -26,7 +26,7 @@
 #define END_MS	    2000 /* from STOP to SIGKILL */
 #define AWAY_MS	    1000 /* how often to look for an interface that is gone or taken */
 
-static void begin(struct dmmd_inst *inst);
+static void begin(struct dmmd_inst *inst, bool again);
 static void died(struct dmmd_inst *inst, pid_t pid, int err);
 
 const char *dmmd_life_word(enum dmmd_life life)
@@ -321,7 +321,7 @@ static void after_end(struct dmmd_inst *inst)
 		    inst->spec.mode != inst->next.mode)
 			let_go_of_interface(inst);
 		inst->spec = inst->next;
-		begin(inst);
+		begin(inst, false);
 		break;
 	case DMMD_AFTER_STAY:
 		stay_stopped(inst);
@@ -396,6 +396,8 @@ static void try_spawn(struct dmmd_inst *inst)
 	int r = dmmd_spawn(inst, text, sizeof(text));
 
 	if (r == 0) {
+		if (inst->again)
+			inst->restarts++;
 		dmmd_timer_set(&inst->timer, READY_MS);
 		dmmd_save(inst->d);
 		return;
@@ -412,9 +414,10 @@ static void try_spawn(struct dmmd_inst *inst)
 	died(inst, 0, r);
 }
 
-static void begin(struct dmmd_inst *inst)
+static void begin(struct dmmd_inst *inst, bool again)
 {
 	inst->life = DMMD_STARTING;
+	inst->again = again;
 	inst->after = DMMD_AFTER_RESTART;
 	inst->begun_at = dmm_now_ns();
 	inst->ready_at = 0;
@@ -428,8 +431,7 @@ static void timer_fired(struct dmmd_timer *timer)
 
 	switch (inst->life) {
 	case DMMD_DEAD:
-		inst->restarts++;
-		begin(inst);
+		begin(inst, true);
 		break;
 	case DMMD_STARTING:
 		if (!inst->pid && inst->channel.fd >= 0) {
