@@ -11,7 +11,7 @@ import sys
 import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from dmmtest import OUT, ROOT, cgroup2_mount, main, sh, test
+from dmmtest import OUT, ROOT, SLOW, cgroup2_mount, main, sh, test
 
 sys.path.insert(0, os.path.join(ROOT, "tools/bench"))
 sys.dont_write_bytecode = True
@@ -28,7 +28,7 @@ def bench(*args, rounds=ROUNDS, **env):
                                 str(rounds), "--json", f.name, *args], stdout=subprocess.PIPE, text=True,
                                env={**os.environ, **env})
         try:
-            said, _ = run.communicate(timeout=400)
+            said, _ = run.communicate(timeout=400 * SLOW)
         finally:
             run.terminate()  # it removes its hosts then
             run.wait(60)
