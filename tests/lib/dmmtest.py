@@ -39,6 +39,10 @@ SLOW = float(os.environ.get("DMM_TEST_SLOW") or 1)
 CLONE_NEWNET = 0x40000000
 
 
+# dmmctl waits 30 s
+PATIENCE = ("--timeout", round(30 * SLOW)) if SLOW > 1 else ()
+
+
 def amount(usual, long=None):
     """How much of something a test does: more with LONG=1, less on an emulated CPU."""
     n = long if LONG and long else usual
@@ -242,8 +246,7 @@ class World:
     def ctl(self, *args, check=True, host="client", **kw):
         return self.run(*self.program("dmmctl"), "--run-dir", f"{self.dir}/run", "--state-dir",
                         f"{self.dir}/state", "--bpffs", self.bpffs, "--cgroup-root",
-                        self.cgroup_root, *args, host=host, check=check,
-                        **kw)
+                        self.cgroup_root, *PATIENCE, *args, host=host, check=check, **kw)
 
     def ctl_json(self, *args, **kw):
         return json.loads(self.ctl("-o", "json", *args, **kw).stdout)

@@ -58,8 +58,8 @@ struct dmmd_inst {
 	uint64_t begun_at, ready_at;	     /* monotonic */
 	uint64_t retry_at;		     /* DEAD: when the timer fires */
 	struct dmmd_backoff backoff;
-	uint32_t restarts; /* processes begun to go on for one that ended */
-	bool again;	   /* this start is one to go on */
+	uint32_t restarts;    /* processes begun to go on for one that ended */
+	bool again;	      /* this start is one to go on */
 	char why[128];	      /* dmmd ended it on purpose: the reason for the log */
 	char said[512];	      /* its own last message (FAILED) */
 	char last_death[768]; /* "" : none since it was made */
