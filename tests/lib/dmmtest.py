@@ -77,8 +77,9 @@ def wait_for(what, predicate, seconds=20, every=0.02):
         time.sleep(every)
 
 
-def sh(*args, check=True, **kw):
-    r = subprocess.run([str(a) for a in args], text=True, capture_output=True, **kw)
+def sh(*args, check=True, timeout=None, **kw):
+    r = subprocess.run([str(a) for a in args], text=True, capture_output=True,
+                       timeout=timeout and timeout * SLOW, **kw)
     if check and r.returncode:
         raise AssertionError(f"{' '.join(map(str, args))}: exit {r.returncode}\n{r.stdout}{r.stderr}")
     return r
@@ -361,7 +362,7 @@ spec:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.daemon.wait(10 * SLOW)
         with contextlib.suppress(Exception):
-            self.ctl("teardown", check=False, timeout=30 * SLOW)
+            self.ctl("teardown", check=False, timeout=30)
         for p in self.procs:
             if p.poll() is None:
                 p.kill()

@@ -17,7 +17,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
 import plugins
-from dmmtest import OUT, SLOW, World, amount, main, sh, test, wait_for
+from dmmtest import OUT, World, amount, main, sh, test, wait_for
 
 PORT = 8701
 NOBODY = 65534
@@ -495,7 +495,7 @@ def start_that_fails_on_its_way_leaves_nothing(w):
         assert not left_attached(w), left_attached(w)
         said = ""
         for n in range(16, 200, 3):  # wherever descriptors run out
-            r = start(w, before=("prlimit", f"--nofile={n}"), give_up=3 * SLOW)
+            r = start(w, before=("prlimit", f"--nofile={n}"), give_up=3)
             if r is None:
                 break
             assert r.returncode == 1, r

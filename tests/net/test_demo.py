@@ -11,7 +11,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from dmmtest import OUT, ROOT, cgroup2_mount, main, sh, test, wait_for
+from dmmtest import OUT, ROOT, SLOW, cgroup2_mount, main, sh, test, wait_for
 
 ID = f"t{os.getpid() % 100000}"
 NAME = f"dmm-demo-{ID}"
@@ -110,7 +110,7 @@ def a_bad_id_is_refused(w):
 @test
 def the_story_comes_out_as_told(w):
     p = subprocess.run([os.path.join(ROOT, "tools/demo/run")], capture_output=True, text=True,
-                       env={**os.environ, "DMM_DEMO_ID": ID, "KEEP": "", "O": OUT}, timeout=200)
+                       env={**os.environ, "DMM_DEMO_ID": ID, "KEEP": "", "O": OUT}, timeout=200 * SLOW)
     assert p.returncode == 0, p.stdout + p.stderr
     assert p.stdout.count("right") == 4 and p.stdout.count("ECONNREFUSED") == 2, p.stdout
     assert "exit 56, curl: (56)" in p.stdout and "reset by peer" in p.stdout, p.stdout
@@ -129,7 +129,7 @@ def a_story_leaves_a_demo_of_others_alone(w):
     before = status()
     pid = ctl("stacks", "list").stdout
     for keep in ("", "1"):
-        p = subprocess.run(**story(KEEP=keep), capture_output=True, timeout=60)
+        p = subprocess.run(**story(KEEP=keep), capture_output=True, timeout=60 * SLOW)
         assert p.returncode == 1 and f"make demo-down DMM_DEMO_ID={ID}" in p.stderr, p
         assert "last words" not in p.stderr and "removed" not in p.stdout, p
         assert "Traceback" not in p.stderr, p
@@ -146,7 +146,7 @@ def an_interrupted_story_cleans_up_to_the_end(w):
     for _ in range(20):  # as somebody who presses Ctrl-C again and again
         time.sleep(0.05)
         p.send_signal(signal.SIGINT)
-    assert p.wait(60) == 1 and "Traceback" not in p.stderr.read()
+    assert p.wait(60 * SLOW) == 1 and "Traceback" not in p.stderr.read()
     assert leftovers() == []
 
 
@@ -154,12 +154,12 @@ def an_interrupted_story_cleans_up_to_the_end(w):
 def keep_leaves_it_up(w):
     env = {**os.environ, "DMM_DEMO_ID": ID, "KEEP": "1", "O": OUT}
     p = subprocess.run([os.path.join(ROOT, "tools/demo/run")], capture_output=True, text=True,
-                       env=env, timeout=200)
+                       env=env, timeout=200 * SLOW)
     assert p.returncode == 0 and "try:" in p.stdout, p.stdout + p.stderr
     assert status()["up"]
     assert f"make demo-down DMM_DEMO_ID={ID}" in p.stdout, p.stdout
     subprocess.run([os.path.join(ROOT, "tools/demo/down")], check=True, env=env,
-                   capture_output=True, timeout=60)
+                   capture_output=True, timeout=60 * SLOW)
     assert leftovers() == []
 
 

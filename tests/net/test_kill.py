@@ -16,7 +16,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from dmmtest import OUT, World, alive, amount, main, sh, test, wait_for
+from dmmtest import OUT, SLOW, World, alive, amount, main, sh, test, wait_for
 
 KILLS = amount(20, 200)
 SEED = int(os.environ.get("SEED", 0)) or 1
@@ -469,7 +469,7 @@ def killed_again_and_again_it_leaves_nothing(w):
         wait_for("the peers know", lambda: not peers_left(w))
         w.wait_for_another(pid)
     open(stop, "w").close()
-    connects = json.loads(load.communicate(timeout=60)[0])
+    connects = json.loads(load.communicate(timeout=60 * SLOW)[0])
     print(f"# {KILLS} kills, SEED={SEED}: {ends}")
     print(f"# meanwhile: {connects}")
     for kind, hows in ends.items():

@@ -14,7 +14,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from dmmtest import OUT, World, amount, connected, echo, main, test, wait_for
+from dmmtest import OUT, SLOW, World, amount, connected, echo, main, test, wait_for
 
 PORTS = (8301, 8302)
 ECHO = 10  # more: an echo server, for long flows
@@ -90,7 +90,7 @@ def no_connect_sees_half_a_policy(w):
         assert all(load.poll() is None for load, _ in loads), "the load ended"
     seconds = time.monotonic() - start
     open(stop, "w").close()
-    done = [json.loads(load.communicate(timeout=120)[0]) for load, _ in loads]
+    done = [json.loads(load.communicate(timeout=120 * SLOW)[0]) for load, _ in loads]
     os.unlink(stop)
     connects = sum(d["connects"] for d in done)
     print(f"# {swaps} swaps and {connects} connects in {seconds:.1f} s")
