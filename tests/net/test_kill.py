@@ -46,6 +46,7 @@ class KillWorld(World):
     def late(self, c):
         """Says nothing until it is told to, and notes what becomes of it then."""
         name = c.recv(100).decode()
+        here(f"{self.dir}/knows-{name}")
         wait_for("it is told to speak", lambda: os.path.exists(f"{self.dir}/speak"), seconds=60)
         c.sendall(b"hello?")
         how = outcome(lambda: read_all(c))
@@ -282,7 +283,10 @@ def killed_instance_is_never_a_clean_end_ipv6(w):
 
 def silent(addr, stage):
     s = connected(addr, LATE)
-    s.sendall(os.path.basename(addr.replace(":", "-")).encode())
+    name = addr.replace(":", "-")
+    s.sendall(name.encode())
+    knows = os.path.join(os.path.dirname(stage), f"knows-{name}")
+    wait_for("the peer knows who it is", lambda: os.path.exists(knows))
     here(stage)
     return outcome(lambda: read_all(s))
 
