@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The relay leg of steered sockets, and the list of flows that ended (flows.bpf.c has the open ones).
+/* The relay leg of steered sockets, who listens, and the list of flows that ended (flows.bpf.c has the
+ * open ones).
  *
  *   sockops  CONNECT_CB registers the relay leg (its addresses are known, no SYN has left yet); at the
- *            end the flow is listed; closing while the SYN is held is told to the instance
+ *            end the flow is listed; closing while the SYN is held is told to the instance.
+ *            LISTEN_CB enters the port in the flow door, before listen() returns; a socket that is
+ *            accepted learns who its client is
  *   tc lo    holds the relay SYN: copies it to the instance's ring and takes it off the wire, so
  *            that connect() ends as the wire does. The instance injects it when the wire
  *            connection stands, or injects a refusal */
@@ -10,6 +13,7 @@
 
 #include <linux/tcp.h>
 
+#include "lib/accept.bpf.h"
 #include "lib/relay.bpf.h"
 #include "lib/sockaddr.bpf.h"
 
@@ -39,19 +43,9 @@ static __always_inline void tuple_of(const struct dmm_sock *st, struct tcp_sock 
 static __always_inline void enter_tuple(const struct dmm_sock *st, struct tcp_sock *tcp)
 {
 	struct dmm_tuple key;
-	struct dmm_peer peer;
 
 	tuple_of(st, tcp, &key);
-	__builtin_memset(&peer, 0, sizeof(peer));
-	__builtin_memcpy(peer.local, st->local, 16);
-	__builtin_memcpy(peer.remote, st->remote, 16);
-	peer.local_port = st->local_port;
-	peer.remote_port = st->remote_port;
-	peer.cgroup = st->cgroup;
-	/* full of what the next sweep takes: names of MPTCP sockets are wrong till then */
-	if (bpf_map_update_elem(&dmm_tuples, &key, &peer,
-				BPF_ANY)) /* before 6.4 an int: never below 0 */
-		count(DMM_REASON_NO_MEMORY);
+	enter_peer(&key, st);
 }
 
 static __always_inline void on_connect(struct bpf_sock_ops *ops, struct dmm_sock *st,
@@ -62,9 +56,7 @@ static __always_inline void on_connect(struct bpf_sock_ops *ops, struct dmm_sock
 	st->stage = DMM_SOCK_STARTED;
 	if (st->verdict == DMM_VERDICT_USERSPACE)
 		enter_tuple(st, tcp);
-	/* other programs may have asked for theirs */
-	bpf_sock_ops_cb_flags_set(ops, CTX_READ(ops->bpf_sock_ops_cb_flags) |
-					       BPF_SOCK_OPS_STATE_CB_FLAG);
+	ask_for_states(ops);
 }
 
 /* The application gave up while its SYN was held: the instance must drop the wire side. */
@@ -129,8 +121,8 @@ static __always_inline void list_end(const struct dmm_sock *st, struct tcp_sock 
 	__sync_lock_test_and_set(&entry->number, number);
 }
 
-static __always_inline void on_close(struct bpf_sock_ops *ops, struct dmm_sock *st,
-				     struct tcp_sock *tcp, __u32 old)
+static __always_inline void on_close(struct bpf_sock_ops *ops, struct bpf_sock *sk,
+				     struct dmm_sock *st, struct tcp_sock *tcp, __u32 old)
 {
 	__u64 cookie = bpf_get_socket_cookie(ops);
 	struct dmm_tuple key;
@@ -141,7 +133,10 @@ static __always_inline void on_close(struct bpf_sock_ops *ops, struct dmm_sock *
 	list_end(st, tcp, cookie, end_state(old));
 	if (st->verdict != DMM_VERDICT_USERSPACE)
 		return;
-	tuple_of(st, tcp, &key);
+	if (st->direction == DMM_DIR_LISTEN)
+		leg_of(sk, st, &key);
+	else
+		tuple_of(st, tcp, &key);
 	bpf_map_delete_elem(&dmm_tuples, &key);
 	if (old == TCP_SYN_SENT)
 		tell_closed(st, &key, cookie);
@@ -164,20 +159,32 @@ int dmm_sockops(struct bpf_sock_ops *ops)
 	struct dmm_sock *st;
 
 	if (op == BPF_SOCK_OPS_STATE_CB ? new != TCP_CLOSE &&new != TCP_ESTABLISHED
-					: op != BPF_SOCK_OPS_TCP_CONNECT_CB)
+					: op != BPF_SOCK_OPS_TCP_CONNECT_CB &&
+						  op != BPF_SOCK_OPS_TCP_LISTEN_CB &&op !=
+							  BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
 		return 1;
 	if (!sk)
 		return 1;
-	st = bpf_sk_storage_get(&dmm_sock, sk, NULL, 0);
 	tcp = bpf_skc_to_tcp_sock(sk);
-	if (!st || !tcp)
+	if (!tcp)
+		return 1;
+	if (op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB) {
+		on_accepted(ops, sk, tcp);
+		return 1;
+	}
+	st = bpf_sk_storage_get(&dmm_sock, sk, NULL, 0);
+	if (!st)
 		return 1;
 	if (op == BPF_SOCK_OPS_TCP_CONNECT_CB)
 		on_connect(ops, st, tcp);
+	else if (op == BPF_SOCK_OPS_TCP_LISTEN_CB)
+		on_listen(ops, sk, st, tcp);
+	else if (st->stage == DMM_SOCK_LISTENING)
+		on_unlisten(st, tcp);
 	else if (new == TCP_ESTABLISHED)
 		on_established(st);
 	else
-		on_close(ops, st, tcp, old);
+		on_close(ops, sk, st, tcp, old);
 	return 1;
 }
 

@@ -6,10 +6,12 @@
  *   getpeername,  what the application meant, not the relay
  *   getsockname
  *   bind4/6       (at the cgroup root) guard the ports that instances own
+ *   server4/6     (on sockets of instances) connect to nobody but servers
  *
  * A socket's state lives in sk_storage (struct dmm_sock), so it dies with the socket. */
 #include "lib/tables.bpf.h"
 
+#include "lib/accept.bpf.h"
 #include "lib/kernel.bpf.h"
 #include "lib/relay.bpf.h"
 #include "lib/sockaddr.bpf.h"
@@ -59,6 +61,18 @@ static __always_inline void classify(struct dmm_sock *st, const struct decide_en
 	st->cgroup = bpf_get_current_cgroup_id();
 }
 
+static __always_inline void remember_caller(struct dmm_sock *st)
+{
+	struct task_struct *task = (void *)bpf_get_current_task_btf();
+	struct task_struct *leader = task->group_leader;
+
+	/* plain loads: a helper costs more than all of them */
+	st->pid = task->tgid;
+	st->uid = task->cred->uid.val;
+	((__u64 *)st->comm)[0] = ((const __u64 *)leader->comm)[0];
+	((__u64 *)st->comm)[1] = ((const __u64 *)leader->comm)[1];
+}
+
 SEC("cgroup/sock_create")
 int dmm_sock_create(struct bpf_sock *ctx)
 {
@@ -72,8 +86,10 @@ int dmm_sock_create(struct bpf_sock *ctx)
 	if (!live_generation(&env) || !conf)
 		return ALLOW;
 	st = bpf_sk_storage_get(&dmm_sock, ctx, NULL, BPF_SK_STORAGE_GET_F_CREATE);
-	if (st)
-		classify(st, &env, conf);
+	if (!st)
+		return ALLOW;
+	classify(st, &env, conf);
+	remember_caller(st); /* of a server nothing later tells who it is */
 	return ALLOW;
 }
 
@@ -230,18 +246,6 @@ static __always_inline void steer(struct bpf_sock_addr *ctx, struct bpf_sock *sk
 	ctx_set_addr(ctx, v6, relay, st->relay_port);
 }
 
-static __always_inline void remember_caller(struct dmm_sock *st)
-{
-	struct task_struct *task = (void *)bpf_get_current_task_btf();
-	struct task_struct *leader = task->group_leader;
-
-	/* plain loads: a helper costs more than all of them */
-	st->pid = task->tgid;
-	st->uid = task->cred->uid.val;
-	((__u64 *)st->comm)[0] = ((const __u64 *)leader->comm)[0];
-	((__u64 *)st->comm)[1] = ((const __u64 *)leader->comm)[1];
-}
-
 static __always_inline void count_instance(__u32 id, enum dmm_verdict verdict)
 {
 	struct dmm_inst_stats *stats = bpf_map_lookup_elem(&dmm_inst_stats, &id);
@@ -338,6 +342,7 @@ static __always_inline int connect(struct bpf_sock_addr *ctx, bool v6)
 	if (st->class_generation != env.generation)
 		classify(st, &env, conf);
 	remember_caller(st);
+	st->direction = DMM_DIR_CONNECT;
 	__builtin_memcpy(st->remote, remote, 16);
 	st->remote_port = port;
 
@@ -459,8 +464,10 @@ static __always_inline int guard(struct bpf_sock_addr *ctx)
 	else
 		key |= DMM_PROTO_UDP << 16;
 	port = bpf_map_lookup_elem(&dmm_ports, &key);
-	if (!port || port->state == DMM_PORT_KERNEL)
+	if (!port || port->state != DMM_PORT_RANGE)
 		return ALLOW;
+	if (ctx->sk && bpf_sk_storage_get(&dmm_relay_mark, ctx->sk, NULL, 0))
+		return ALLOW; /* dmmd makes it for the instance */
 	count(DMM_REASON_PORT_OWNED);
 	bpf_set_retval(-EADDRINUSE);
 	return DENY;
@@ -476,6 +483,35 @@ SEC("cgroup/bind6")
 int dmm_bind6(struct bpf_sock_addr *ctx)
 {
 	return guard(ctx);
+}
+
+/* --- what instances may connect to --- */
+
+/* Sockets that dmmd makes for instances, to talk to servers with, are bound to these hooks. */
+static __always_inline int only_servers(struct bpf_sock_addr *ctx, bool v6)
+{
+	const struct dmm_listener *listener;
+	const struct dmm_local *own;
+	__u8 addr[16];
+	__be16 port;
+
+	ctx_get_addr(ctx, v6, addr);
+	port = CTX_READ(ctx->user_port);
+	own = local(addr);
+	listener = listener_of(addr, port);
+	return own && own->flags & DMM_LOCAL_UNICAST && listener && listener->n ? ALLOW : DENY;
+}
+
+SEC("cgroup/connect4")
+int dmm_server4(struct bpf_sock_addr *ctx)
+{
+	return only_servers(ctx, false);
+}
+
+SEC("cgroup/connect6")
+int dmm_server6(struct bpf_sock_addr *ctx)
+{
+	return only_servers(ctx, true);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,13 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* The flow door: XDP on each interface that a stack uses. A packet for a port that an instance owns
  * goes to that instance's AF_XDP socket; everything else is the kernel's, with a counted reason.
- * The port is looked up first: packets of the kernel pay for little more than that. */
-#include "lib/parse.bpf.h"
+ * The port is looked up first: packets of the kernel pay for little more than that. Of a port that a
+ * server listens on each flow is somebody's by itself (serve.bpf.h). */
+#include "lib/serve.bpf.h"
 
 static __always_inline int pass(enum dmm_reason reason)
 {
 	count(reason);
 	return XDP_PASS;
+}
+
+static __always_inline int drop(enum dmm_reason reason)
+{
+	count(reason);
+	return XDP_DROP;
 }
 
 /* A source that no honest packet from outside has. */
@@ -63,11 +70,11 @@ SEC("xdp")
 int dmm_xdp(struct xdp_md *ctx)
 {
 	const struct dmm_instance *inst;
-	const struct dmm_port *port;
 	enum dmm_reason reason;
+	struct dmm_port *port;
 	struct packet p = {};
 	__u8 addr[16];
-	__u32 key;
+	__u32 key, id;
 
 	reason = parse_frame(ctx, &p);
 	if (reason != DMM_REASON_NONE)
@@ -85,14 +92,22 @@ int dmm_xdp(struct xdp_md *ctx)
 	if (!is_ours(addr) || (p.is_error && !is_ours(p.quote.source)))
 		return pass(DMM_REASON_XDP_NOT_OURS);
 
-	inst = instance(port->instance);
+	id = port->instance;
+	if (port->state == DMM_PORT_SERVED) {
+		reason = find_server(ctx, &p, port, &id);
+		if (reason == DMM_REASON_XDP_LISTEN_REJECT)
+			return drop(reason);
+		if (reason != DMM_REASON_NONE)
+			return pass(reason);
+	}
+	inst = instance(id);
 	if (!inst || (inst->state != DMM_INST_READY && inst->state != DMM_INST_DRAINING))
 		return pass(DMM_REASON_XDP_INST_DEAD);
 	if (inst->ifindex != ctx->ingress_ifindex)
 		return pass(DMM_REASON_XDP_WRONG_IF);
-	if (p.syn && beat_is_stale(port->instance))
+	if (p.syn && beat_is_stale(id))
 		return pass(DMM_REASON_XDP_INST_STALE);
-	return redirect(ctx, port->instance, &p);
+	return redirect(ctx, id, &p);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -19,6 +19,7 @@ static __always_inline void fill_flow(struct dmm_flow *flow, const struct dmm_so
 	flow->reason = st->reason;
 	flow->family = dmm_addr_family(st->remote);
 	flow->proto = DMM_PROTO_TCP;
+	flow->direction = st->direction;
 	flow->generation = st->generation;
 	flow->instance = st->instance;
 	flow->pid = st->pid;

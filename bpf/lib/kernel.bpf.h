@@ -28,7 +28,7 @@ struct task_struct {
 
 #define PF_KTHREAD 0x00200000
 
-struct in6_addr {
+struct in6_addr___kernel {
 	union {
 		__u32 u6_addr32[4];
 	} in6_u;
@@ -39,12 +39,14 @@ struct sock_common {
 	volatile unsigned char skc_state;
 	__u32 skc_rcv_saddr;
 	__u16 skc_num; /* the local port, host byte order */
-	struct in6_addr skc_v6_rcv_saddr;
+	struct in6_addr___kernel skc_v6_rcv_saddr;
 	unsigned long skc_flags;
 };
 
 struct sock {
 	struct sock_common __sk_common;
+	__u32 sk_ack_backlog,
+		sk_max_ack_backlog; /* of a listener: accepted by nobody yet, and how many may be */
 };
 
 struct ipv6_pinfo {
@@ -78,7 +80,8 @@ enum tcp_state {
 	TCP_ESTABLISHED = 1,
 	TCP_SYN_SENT,
 	TCP_SYN_RECV,
-	TCP_CLOSE = 7,
+	TCP_TIME_WAIT = 6,
+	TCP_CLOSE,
 	TCP_CLOSE_WAIT,
 	TCP_LISTEN = 10,
 };
@@ -132,6 +135,14 @@ static __always_inline void sock_local_addr(struct tcp_sock *tcp, __u8 *addr)
 	w[1] = skc->skc_v6_rcv_saddr.in6_u.u6_addr32[1];
 	w[2] = skc->skc_v6_rcv_saddr.in6_u.u6_addr32[2];
 	w[3] = skc->skc_v6_rcv_saddr.in6_u.u6_addr32[3];
+}
+
+/* A listener that takes no more connections: its kernel drops the SYN. */
+static __always_inline bool sock_backlog_is_full(struct tcp_sock *tcp)
+{
+	const struct sock *sk = &tcp->inet_conn.icsk_inet.sk;
+
+	return sk->sk_ack_backlog > sk->sk_max_ack_backlog;
 }
 
 /* Payload that left, counted once. (bytes_acked would count SYN and FIN too.) */

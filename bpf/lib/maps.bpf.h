@@ -109,6 +109,20 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, DMM_MAX_LISTENERS);
+	__type(key, struct dmm_listener_key);
+	__type(value, struct dmm_listener);
+} dmm_listeners SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, DMM_MAX_LISTENERS);
+	__type(key, struct dmm_server_key);
+	__type(value, __u32);
+} dmm_serv_class SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 4096);
 	__type(key, struct dmm_addr);
 	__type(value, struct dmm_local);

@@ -37,15 +37,15 @@ struct chain {
 
 /* The packet that an ICMP error quotes, sent by us if its source is ours. */
 struct quote {
-	__u8 source[16];
-	__u32 proto, port;
+	__u8 source[16], dest[16];
+	__u32 proto, port, dest_port;
 };
 
 struct packet {
 	enum dmm_family family;
 	enum dmm_proto proto;
-	__u32 port; /* the local one, host byte order */
-	bool syn;   /* a bare TCP SYN: a new flow */
+	__u32 port, remote_port; /* host byte order */
+	bool syn;		 /* a bare TCP SYN: a new flow */
 	bool first_fragment;
 	bool is_error;
 	struct quote quote;
@@ -111,7 +111,7 @@ __noinline int follow_ext(struct xdp_md *ctx, struct chain *chain)
 static __always_inline enum dmm_reason quoted_ipv4(struct xdp_md *ctx, struct chain *chain,
 						   struct quote *quote)
 {
-	__u32 *source = (__u32 *)quote->source;
+	__u32 *source = (__u32 *)quote->source, *dest = (__u32 *)quote->dest;
 	struct iphdr ip;
 
 	if (bpf_xdp_load_bytes(ctx, chain->offset, &ip, sizeof(ip)))
@@ -120,9 +120,10 @@ static __always_inline enum dmm_reason quoted_ipv4(struct xdp_md *ctx, struct ch
 		return DMM_REASON_XDP_NOT_IP;
 	if (bpf_ntohs(ip.frag_off) & IPV4_OFFSET)
 		return DMM_REASON_XDP_FRAGMENT;
-	source[0] = source[1] = 0;
-	source[2] = bpf_htonl(0xffff);
+	source[0] = source[1] = dest[0] = dest[1] = 0;
+	source[2] = dest[2] = bpf_htonl(0xffff);
 	source[3] = ip.saddr;
+	dest[3] = ip.daddr;
 	chain->next = ip.protocol;
 	chain->offset += ip.ihl * 4;
 	return DMM_REASON_NONE;
@@ -138,6 +139,7 @@ static __always_inline enum dmm_reason quoted_ipv6(struct xdp_md *ctx, struct ch
 	if (ip.version != 6)
 		return DMM_REASON_XDP_NOT_IP;
 	__builtin_memcpy(quote->source, &ip.saddr, 16);
+	__builtin_memcpy(quote->dest, &ip.daddr, 16);
 	chain->next = ip.nexthdr;
 	chain->offset += sizeof(ip);
 	return follow_ext(ctx, chain);
@@ -161,6 +163,7 @@ __noinline int parse_quote(struct xdp_md *ctx, __u32 offset, __u32 family, struc
 	if (bpf_xdp_load_bytes(ctx, chain.offset, ports, sizeof(ports)))
 		return DMM_REASON_XDP_TRUNCATED;
 	quote->port = bpf_ntohs(ports[0]);
+	quote->dest_port = bpf_ntohs(ports[1]);
 	return DMM_REASON_NONE;
 }
 
@@ -186,6 +189,7 @@ static __always_inline enum dmm_reason parse_icmp(struct xdp_md *ctx, const __u8
 	p->is_error = true;
 	p->proto = p->quote.proto;
 	p->port = p->quote.port;
+	p->remote_port = p->quote.dest_port;
 	return reason;
 }
 
@@ -197,6 +201,7 @@ static __always_inline enum dmm_reason parse_ports(const __u8 *l4, const __u8 *e
 	if (l4 + 4 > end)
 		return DMM_REASON_XDP_TRUNCATED;
 	p->port = bpf_ntohs(tcp->dest);
+	p->remote_port = bpf_ntohs(tcp->source);
 	if (p->proto != DMM_PROTO_TCP)
 		return DMM_REASON_NONE;
 	if (l4 + sizeof(*tcp) > end)

@@ -52,6 +52,14 @@ static __always_inline bool live_generation(struct decide_env *env)
 	return u.live.generation != 0;
 }
 
+static __always_inline __u32 server_class(dmm_slot slot, __u64 cgroup)
+{
+	struct dmm_server_key key = { .cgroup = cgroup, .slot = slot };
+	const __u32 *class_id = bpf_map_lookup_elem(&dmm_serv_class, &key);
+
+	return class_id ? *class_id : 0;
+}
+
 static __always_inline const struct dmm_gen_meta *live_meta(const struct decide_env *env)
 {
 	return table_block(env->slot, DMM_TABLE_META, 0);

@@ -8,6 +8,6 @@ struct match_query {
 	__u32 class_id;
 	__u16 dir, proto;
 	__u32 port;
-	__u8 remote[16];
+	__u8 remote[16], local[16];
 	__u32 rule; /* the answer */
 };

@@ -14,15 +14,20 @@ __u32 n_queries;
 static long answer(__u32 i, dmm_slot *slot)
 {
 	struct match_query *q;
-	__u32 w[4];
+	__u32 w[4], l[4];
 
 	if (i >= MAX_QUERIES)
 		return 1;
 	q = &queries[i];
 	/* the matcher wants an address it may index */
 	__builtin_memcpy(w, q->remote, sizeof(w));
-	q->rule = dmm_match(*slot, q->class_id, q->dir, q->proto, dmm_addr_family((__u8 *)w),
-			    (__u8 *)w, q->port);
+	__builtin_memcpy(l, q->local, sizeof(l));
+	if (q->dir == DMM_DIR_LISTEN)
+		q->rule = dmm_match_client(*slot, q->class_id, q->proto, dmm_addr_family((__u8 *)w),
+					   (__u8 *)l, q->port, (__u8 *)w);
+	else
+		q->rule = dmm_match(*slot, q->class_id, q->dir, q->proto,
+				    dmm_addr_family((__u8 *)w), (__u8 *)w, q->port);
 	return 0;
 }
 

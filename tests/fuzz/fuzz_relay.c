@@ -80,6 +80,11 @@ static void on_inject(void *ctx, enum dmm_family family, const uint8_t dst[16],
 	want(packet_parse(packet, len, &p) && p.family == family);
 }
 
+static void on_want_sockets(void *ctx, enum dmm_family family)
+{
+	(void)ctx, (void)family;
+}
+
 static int on_route(void *ctx, const uint8_t remote[16], const uint8_t local[16])
 {
 	(void)ctx, (void)remote, (void)local;
@@ -218,7 +223,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 				   .port_last = PORT_FIRST + N_PORTS - 1,
 				   .listeners = { -1, -1 },
 				   .epoll_fd = -1,
-				   .outside = { NULL, on_inject, on_route } };
+				   .outside = { NULL, on_inject, on_want_sockets, on_route } };
 	struct input in = { data, data + len };
 	struct relay *relay;
 	uint64_t now = DMM_NS_PER_SEC;

@@ -147,6 +147,14 @@ static void random_addresses(struct rnd *rnd, struct dmm_policy_rule *rule)
 	}
 }
 
+static void random_locals(struct rnd *rnd, struct dmm_policy_rule *rule)
+{
+	rule->n_local = chance(rnd, 40) ? 0 : 1 + rnd_below(rnd, 4);
+	rule->local = make(rule->n_local, sizeof(*rule->local));
+	for (size_t i = 0; i < rule->n_local; i++)
+		rule->local[i] = random_cidr(rnd);
+}
+
 static void random_ports(struct rnd *rnd, struct dmm_policy_rule *rule)
 {
 	static const uint16_t edges[] = { 1, 22, 80, 443, 444, 1024, 8000, 8080, 65534, 65535 };
@@ -188,6 +196,8 @@ static void random_rule(struct rnd *rnd, struct dmm_policy_rule *rule)
 	rule->dir[DMM_DIR_CONNECT] = dir != 1;
 	rule->dir[DMM_DIR_LISTEN] = dir != 2;
 	random_addresses(rnd, rule);
+	if (!rule->dir[DMM_DIR_CONNECT])
+		random_locals(rnd, rule);
 	random_ports(rnd, rule);
 }
 
@@ -298,6 +308,19 @@ static const struct dmm_policy_rule *any_rule(struct rnd *rnd, const struct dmm_
 	return policy->n_rules ? &policy->rules[rnd_below(rnd, policy->n_rules)] : NULL;
 }
 
+/* Of the family of flow->remote. */
+static void random_local(struct rnd *rnd, const struct dmm_policy_rule *rule,
+			 struct random_flow *flow)
+{
+	do {
+		if (rule && rule->n_local && chance(rnd, 80))
+			random_address(rnd, &rule->local[rnd_below(rnd, rule->n_local)],
+				       flow->local);
+		else
+			random_base(rnd, flow->local);
+	} while (dmm_addr_is_v4(flow->local) != dmm_addr_is_v4(flow->remote));
+}
+
 struct random_flow random_flow(struct rnd *rnd, const struct dmm_policy *policy)
 {
 	const struct dmm_policy_rule *rule = any_rule(rnd, policy), *other = any_rule(rnd, policy);
@@ -310,6 +333,7 @@ struct random_flow random_flow(struct rnd *rnd, const struct dmm_policy *policy)
 		random_address(rnd, &rule->remote[rnd_below(rnd, rule->n_remote)], flow.remote);
 	else
 		random_base(rnd, flow.remote);
+	random_local(rnd, chance(rnd, 70) ? rule : other, &flow);
 	flow.port = random_port(rnd, chance(rnd, 70) ? rule : other);
 	if (!chance(rnd, 30))
 		other = rule;
@@ -372,6 +396,8 @@ static bool rule_matches(const struct dmm_policy_rule *rule, const char *cgroup,
 
 	if (!rule->dir[flow->dir] || !rule->proto[flow->proto] || !in_cgroup(rule->cgroup, cgroup))
 		return false;
+	if (rule->n_local && !in_any(rule->local, rule->n_local, flow->local))
+		return false;
 	if (rule->n_remote && !in_any(rule->remote, rule->n_remote, flow->remote))
 		return false;
 	if (in_any(rule->except, rule->n_except, flow->remote))
@@ -419,6 +445,7 @@ void print_policy(const struct dmm_policy *policy, FILE *out)
 			rule->dir[DMM_DIR_LISTEN] ? " listen" : "");
 		print_cidrs("to", rule->remote, rule->n_remote, out);
 		print_cidrs("except", rule->except, rule->n_except, out);
+		print_cidrs("at", rule->local, rule->n_local, out);
 		for (k = 0; k < rule->n_ports; k++)
 			fprintf(out, " ports %u-%u", rule->ports[k].first, rule->ports[k].last);
 		fputc('\n', out);
@@ -427,10 +454,20 @@ void print_policy(const struct dmm_policy *policy, FILE *out)
 
 void print_flow(const struct random_flow *flow, FILE *out)
 {
-	char text[INET6_ADDRSTRLEN];
+	char text[INET6_ADDRSTRLEN], local[INET6_ADDRSTRLEN];
 
-	fprintf(out, "# flow: class %u %s %s to %s port %u\n", flow->class_id,
+	fprintf(out, "# flow: class %u %s %s, remote %s, local %s, port %u\n", flow->class_id,
 		flow->dir == DMM_DIR_LISTEN ? "listen" : "connect",
 		flow->proto == DMM_PROTO_UDP ? "udp" : "tcp",
-		inet_ntop(AF_INET6, flow->remote, text, sizeof(text)), flow->port);
+		inet_ntop(AF_INET6, flow->remote, text, sizeof(text)),
+		inet_ntop(AF_INET6, flow->local, local, sizeof(local)), flow->port);
+}
+
+uint32_t random_flow_match(const struct dmm_tables *tables, const struct random_flow *flow)
+{
+	if (flow->dir == DMM_DIR_LISTEN)
+		return dmm_tables_match_client(tables, flow->class_id, flow->proto, flow->local,
+					       flow->port, flow->remote);
+	return dmm_tables_match(tables, flow->class_id, flow->dir, flow->proto, flow->remote,
+				flow->port);
 }

@@ -30,7 +30,7 @@ struct random_flow {
 	uint32_t class_id; /* 0, or of a cgroup of the policy */
 	enum dmm_direction dir;
 	enum dmm_proto proto;
-	uint8_t remote[16];
+	uint8_t remote[16], local[16]; /* of one family; local: of listen */
 	uint16_t port;
 };
 
@@ -39,6 +39,9 @@ struct random_flow random_flow(struct rnd *rnd, const struct dmm_policy *policy)
 
 /* The index of the first rule that matches, n_rules for the default. */
 uint32_t naive_match(const struct dmm_policy *policy, const struct random_flow *flow);
+
+/* What the tables in memory say. */
+uint32_t random_flow_match(const struct dmm_tables *tables, const struct random_flow *flow);
 
 /* For messages about a mismatch. */
 void print_policy(const struct dmm_policy *policy, FILE *out);

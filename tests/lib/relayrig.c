@@ -130,6 +130,11 @@ static void on_inject(void *ctx, enum dmm_family family, const uint8_t dst[16],
 	memcpy(in->packet, packet, len);
 }
 
+static void on_want_sockets(void *ctx, enum dmm_family family)
+{
+	(void)ctx, (void)family;
+}
+
 static int on_route(void *ctx, const uint8_t remote[16], const uint8_t local[16])
 {
 	struct rig *rig = ctx;
@@ -166,7 +171,10 @@ int relay_rig_setup(void **state)
 		.ops = &fake_ops,
 		.port_first = PORT_FIRST,
 		.port_last = PORT_LAST,
-		.outside = { rig, on_inject, on_route },
+		.outside = { .ctx = rig,
+			     .inject = on_inject,
+			     .want_sockets = on_want_sockets,
+			     .route = on_route },
 	};
 
 	rig->shared = calloc(1, sizeof(*rig->shared));

@@ -276,8 +276,14 @@ static int attach_all(struct sockrig *rig, const char *cgroup)
 	dmm_autoclose int fd = open(cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct bpf_program *prog;
 
-	bpf_object__for_each_program(prog,
-				     rig->env.sock->obj) if (attach(rig, prog, fd) < 0) return -1;
+	bpf_object__for_each_program(prog, rig->env.sock->obj)
+	{
+		/* those are for sockets of instances */
+		if (strncmp(bpf_program__name(prog), "dmm_server", 10) == 0)
+			continue;
+		if (attach(rig, prog, fd) < 0)
+			return -1;
+	}
 	return attach(rig, rig->env.relay->progs.dmm_sockops, fd);
 }
 

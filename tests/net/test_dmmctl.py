@@ -368,7 +368,7 @@ def what_changes_things_answers_in_json_too(w):
             (("check", path), None, {"file", "policy", "rules", "stacks", "errors", "findings"}),
             (("apply", path), "PolicyApplied", {"generation", "previous_generation", "took_ms"}),
             (("attach", "--cgroup", "/by-hand"), "CgroupAttached",
-             {"cgroup", "cgroup_id", "already", "existing_sockets"}),
+             {"cgroup", "cgroup_id", "already", "existing_sockets", "existing_listeners"}),
             (("detach", "--cgroup", "/by-hand"), "CgroupDetached", {"cgroup", "still_named"}),
             (("stacks", "restart", "fast"), None, {"instance", "state", "pid"}),
             (("explain", "tcp", "connect", f"{w.server4}:80", "--cgroup", w.cgroup("/fast")), None,

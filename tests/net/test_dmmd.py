@@ -306,7 +306,7 @@ def raw_sockets_reach_loopback_only(w):
     for kind in (b"\x08\x00", b"\x86\xdd"):
         assert any(b"ours, to see" in f for f in seen if f[12:14] == kind), "the test sees nothing"
         assert not any(b"forged by" in f for f in seen if f[12:14] == kind), kind
-    assert not [n for n in os.listdir(w.cgroup_root) if n.startswith(".dmm-raw")]
+    assert not [n for n in os.listdir(w.cgroup_root) if n.startswith(".dmm-made")]
     w.check_policy()
 
 

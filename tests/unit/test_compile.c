@@ -266,10 +266,10 @@ static void equal_classes_share_their_tables(void **state)
 	start(&t);
 	for (i = 1; i <= 50; i++)
 		fprintf(t.f,
-			"    - {name: r%d, match: {cgroup: /app-%d, remote: {cidr: 10.0.0.0/8}}, "
+			"    - {name: r%d, match: {cgroup: /app-%d, direction: any, remote: {cidr: 10.0.0.0/8}}, "
 			"action: {stack: fast}}\n",
 			i, i);
-	fputs("    - {name: last, match: {remote: {cidr: [192.0.2.1/32, '2001:db8::/32']}}, "
+	fputs("    - {name: last, match: {direction: any, remote: {cidr: [192.0.2.1/32, '2001:db8::/32']}}, "
 	      "action: {reject: true}}\n",
 	      t.f);
 	finish(&t);

@@ -27,8 +27,7 @@ static void compare(struct rnd *rnd, const struct dmm_policy *policy,
 	for (i = 0; i < LOOKUPS; i++) {
 		struct random_flow flow = random_flow(rnd, policy);
 		uint32_t want = naive_match(policy, &flow);
-		uint32_t got = dmm_tables_match(tables, flow.class_id, flow.dir, flow.proto,
-						flow.remote, flow.port);
+		uint32_t got = random_flow_match(tables, &flow);
 
 		if (got == want)
 			continue;

@@ -157,7 +157,7 @@ static int setup(void **state)
 		.mirror = &rig->mirror,
 		.nexthops = &rig->nexthops,
 		.shared = rig->shared,
-		.events = { rig, on_input, on_icmp },
+		.events = { .ctx = rig, .input = on_input, .icmp = on_icmp },
 		.now = dmm_now_ns(),
 	};
 	rig->wire = ends[1];

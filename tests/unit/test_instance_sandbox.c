@@ -57,13 +57,6 @@ static void make_socket(void)
 	socket(AF_INET, SOCK_STREAM, 0);
 }
 
-static void connect_somewhere(void)
-{
-	struct sockaddr_in to = { .sin_family = AF_INET };
-
-	connect(0, (struct sockaddr *)&to, sizeof(to));
-}
-
 static void load_bpf(void)
 {
 	syscall(SYS_bpf, 0, NULL, 0);
@@ -131,7 +124,6 @@ static const struct attack {
 } attacks[] = {
 	{ "open a file", open_file, SYS_openat },
 	{ "make a socket", make_socket, SYS_socket },
-	{ "connect", connect_somewhere, SYS_connect },
 	{ "bpf()", load_bpf, SYS_bpf },
 	{ "ptrace its parent", trace_parent, SYS_getppid },
 	{ "execve", run_shell, SYS_execve },

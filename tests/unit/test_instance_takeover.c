@@ -27,6 +27,8 @@ struct line {
 	int ends[2]; /* dmmd's, the instance's */
 };
 
+static struct master_sockets sockets;
+
 static int setup(void **state)
 {
 	static struct line line;
@@ -262,7 +264,7 @@ static void the_next_dmmd_is_served(void **state)
 
 	close(DMM_TAKE_FD(line->ends[0])); /* dmmd dies */
 	assert_int_equal(next_watch(epoll_fd), WATCH_MASTER);
-	assert_int_equal(master_receive(&m), -EAGAIN);
+	assert_int_equal(master_receive(&m, &sockets), -EAGAIN);
 	assert_int_equal(master_send(&m, DMM_MSG_READY, NULL, 0), -ENOTCONN);
 	assert_int_equal(next_watch(epoll_fd), WATCH_ADOPT);
 	master_adopt(&m);
@@ -271,12 +273,12 @@ static void the_next_dmmd_is_served(void **state)
 
 	assert_int_equal(send(first, &hello, sizeof(hello), 0), sizeof(hello));
 	assert_int_equal(next_watch(epoll_fd), WATCH_MASTER);
-	assert_int_equal(master_receive(&m), DMM_MSG_HELLO);
+	assert_int_equal(master_receive(&m, &sockets), DMM_MSG_HELLO);
 	assert_int_equal(master_send(&m, DMM_MSG_READY, NULL, 0), 0);
 	assert_int_equal(recv(first, &answer, sizeof(answer), 0), sizeof(answer));
 	assert_int_equal(answer.kind, DMM_MSG_READY);
 	assert_int_equal(send(first, "x", 1, 0), 1);
-	assert_int_equal(master_receive(&m), -EPROTO);
+	assert_int_equal(master_receive(&m, &sockets), -EPROTO);
 	close(first);
 	close(second);
 	master_close(&m);
@@ -297,7 +299,7 @@ static void strangers_are_not_served(void **state)
 	assert_int_equal(master_open(&m, epoll_fd, line->ends[1], listen_fd, getuid() + 1), 0);
 	line->ends[1] = -1;
 	close(DMM_TAKE_FD(line->ends[0]));
-	assert_int_equal(master_receive(&m), -EAGAIN);
+	assert_int_equal(master_receive(&m, &sockets), -EAGAIN);
 	fd = connect_to(&addr, len);
 	assert_int_equal(next_watch(epoll_fd), WATCH_ADOPT);
 	master_adopt(&m);

@@ -73,24 +73,30 @@ static void every_field_lands(void **state)
 	const struct dmm_policy_rule *rule;
 
 	(void)state;
-	assert_int_equal(parse(HEAD
-			       "  interfaces:\n"
-			       "    - {name: eth1, mode: generic, zerocopy: off}\n"
-			       "  stacks:\n"
-			       "    - {name: fast, plugin: echo, backend: xsk, interface: eth1, "
-			       "localPorts: 20000-20999, poll: busy}\n"
-			       "  rules:\n"
-			       "    - name: api\n"
-			       "      match:\n"
-			       "        cgroup: /web.slice\n"
-			       "        proto: tcp\n"
-			       "        direction: connect\n"
-			       "        remote: {cidr: [10.0.0.0/8, '2001:db8::/32'], except: "
-			       "10.9.0.0/16, ports: [443, 8000-8999]}\n"
-			       "      action: {stack: fast, onUnavailable: reject}\n"
-			       "    - {name: no, match: {proto: udp}, action: {reject: true}}\n"
-			       "    - {name: yes, match: {}, action: {stack: kernel}}\n" TAIL),
-			 0);
+	assert_int_equal(
+		parse(HEAD
+		      "  interfaces:\n"
+		      "    - {name: eth1, mode: generic, zerocopy: off}\n"
+		      "  stacks:\n"
+		      "    - {name: fast, plugin: echo, backend: xsk, interface: eth1, "
+		      "localPorts: 20000-20999, poll: busy}\n"
+		      "  rules:\n"
+		      "    - name: api\n"
+		      "      match:\n"
+		      "        cgroup: /web.slice\n"
+		      "        proto: tcp\n"
+		      "        direction: connect\n"
+		      "        remote: {cidr: [10.0.0.0/8, '2001:db8::/32'], except: "
+		      "10.9.0.0/16, ports: [443, 8000-8999]}\n"
+		      "      action: {stack: fast, onUnavailable: reject}\n"
+		      "    - {name: no, match: {proto: udp}, action: {reject: true}}\n"
+		      "    - {name: yes, match: {}, action: {stack: kernel}}\n"
+		      "    - {name: in, match: {cgroup: /in, proto: tcp, direction: listen, local: {cidr: "
+		      "10.1.0.0/16, ports: 80-81}, remote: {cidr: 10.0.0.0/8}}, action: "
+		      "{stack: fast}}\n"
+		      "    - {name: any, match: {cgroup: /in, direction: any}, action: {stack: "
+		      "fast}}\n" TAIL),
+		0);
 	assert_int_equal(found.n, 1); /* UDP is not rejected */
 	assert_string_equal(policy->name, "test");
 	assert_string_equal(policy->source, "test.yaml");
@@ -102,7 +108,7 @@ static void every_field_lands(void **state)
 	assert_int_equal(policy->stacks[0].local_ports.last, 20999);
 	assert_int_equal(policy->stacks[0].poll, DMM_POLL_BUSY);
 
-	assert_int_equal(policy->n_rules, 3);
+	assert_int_equal(policy->n_rules, 5);
 	rule = &policy->rules[0];
 	assert_string_equal(rule->name, "api");
 	assert_string_equal(rule->cgroup, "/web.slice");
@@ -126,7 +132,18 @@ static void every_field_lands(void **state)
 	assert_true(!policy->rules[1].proto[DMM_PROTO_TCP] &&
 		    policy->rules[1].proto[DMM_PROTO_UDP]);
 	assert_int_equal(policy->rules[2].action, DMM_ACTION_KERNEL);
-	assert_true(policy->rules[2].dir[DMM_DIR_LISTEN] && policy->rules[2].proto[DMM_PROTO_UDP]);
+	assert_true(policy->rules[2].dir[DMM_DIR_CONNECT] && policy->rules[2].proto[DMM_PROTO_UDP]);
+	assert_false(policy->rules[2].dir[DMM_DIR_LISTEN]);
+	rule = &policy->rules[3];
+	assert_true(!rule->dir[DMM_DIR_CONNECT] && rule->dir[DMM_DIR_LISTEN]);
+	assert_int_equal(rule->n_local, 1);
+	assert_cidr(&rule->local[0], "::ffff:10.1.0.0", 112);
+	assert_int_equal(rule->n_ports, 1);
+	assert_int_equal(rule->ports[0].first, 80);
+	assert_int_equal(rule->n_remote, 1);
+	rule = &policy->rules[4];
+	assert_true(rule->dir[DMM_DIR_CONNECT] && rule->dir[DMM_DIR_LISTEN]);
+	assert_true(policy->fallback.dir[DMM_DIR_CONNECT] && policy->fallback.dir[DMM_DIR_LISTEN]);
 	assert_string_equal(policy->fallback.name, "default");
 	assert_int_equal(policy->fallback.action, DMM_ACTION_KERNEL);
 }

@@ -49,6 +49,7 @@ static int ask_cgroup(const struct ctl *ctl, const char *verb, struct json_objec
 static void print_attached(struct json_object *result)
 {
 	uint64_t sockets = get_u64(result, "existing_sockets");
+	uint64_t listeners = get_u64(result, "existing_listeners");
 
 	printf("%s %s (cgroup id %s)",
 	       get_bool(result, "already") ? "already attached to" : "attached to",
@@ -56,6 +57,10 @@ static void print_attached(struct json_object *result)
 	if (get_member(result, "existing_sockets"))
 		printf(", %lu existing socket%s", sockets,
 		       sockets == 1 ? " stays where it is" : "s stay where they are");
+	if (listeners)
+		printf(", %lu listener%s stay%s in the kernel: restart the server to move %s",
+		       listeners, listeners == 1 ? "" : "s", listeners == 1 ? "s" : "",
+		       listeners == 1 ? "it" : "them");
 	putchar('\n');
 }
 

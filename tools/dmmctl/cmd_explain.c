@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* explain: what the hooks would do with a connect, decided by their own source on their own maps; no
- * dmmd needed. The steps are told in the order of <dmm/abi/decide.h>. */
+/* explain: what the doors would do with a connect, or with a client of a server, decided by their own
+ * source on their own maps; no dmmd needed. The steps are told in the order of <dmm/abi/decide.h>. */
 #include "dmmctl.h"
 
 #include <arpa/inet.h>
@@ -11,9 +11,11 @@
 
 struct question {
 	struct caller caller;
-	uint8_t remote[16];
-	uint16_t port;
-	char endpoint[80];
+	enum dmm_direction direction;
+	uint8_t remote[16], local[16]; /* local: of listen */
+	uint16_t port;		       /* the server's */
+	char endpoint[80];	       /* its address */
+	char client[80];	       /* of listen */
 };
 
 struct answer {
@@ -36,6 +38,7 @@ static const enum dmm_reason before[] = { DMM_REASON_LOOPBACK, DMM_REASON_MULTIC
 static const enum dmm_reason after[] = { DMM_REASON_NO_ROUTE, DMM_REASON_ROUTE,
 					 DMM_REASON_OTHER_NETNS, DMM_REASON_INST_NOT_READY,
 					 DMM_REASON_INST_STALE };
+static const enum dmm_reason after_listen[] = { DMM_REASON_INST_NOT_READY, DMM_REASON_INST_STALE };
 
 static const char *state_word(enum dmm_inst_state state)
 {
@@ -68,10 +71,28 @@ static bool wants_stack(const struct answer *answer)
 }
 
 /* --- asking --- */
+static int parse_client(struct ctl *ctl, struct question *ret)
+{
+	int n = ctl->argc - 4; /* words of the server's address */
+
+	if (n < 1 || !dmm_streq(ctl->argv[ctl->argc - 2], "from") ||
+	    !parse_address(ctl->argv[ctl->argc - 1], ret->remote) ||
+	    !parse_endpoint(ctl->argv + 2, n, ret->local, &ret->port))
+		return usage(ctl, "a client looks like `tcp listen 10.1.2.3:443 from 192.0.2.7`");
+	if (dmm_addr_is_v4(ret->local) != dmm_addr_is_v4(ret->remote))
+		return usage(ctl, "server and client have addresses of one IP version");
+	ret->direction = DMM_DIR_LISTEN;
+	dmm_report_endpoint(ret->local, htons(ret->port), ret->endpoint, sizeof(ret->endpoint));
+	snprintf(ret->client, sizeof(ret->client), "%s", ctl->argv[ctl->argc - 1]);
+	return find_caller(ctl, &ret->caller);
+}
+
 static int parse_question(struct ctl *ctl, struct question *ret)
 {
+	if (ctl->argc >= 3 && dmm_streq(ctl->argv[0], "tcp") && dmm_streq(ctl->argv[1], "listen"))
+		return parse_client(ctl, ret);
 	if (ctl->argc < 3 || !dmm_streq(ctl->argv[0], "tcp") || !dmm_streq(ctl->argv[1], "connect"))
-		return usage(ctl, "explain what? `tcp connect` and an address");
+		return usage(ctl, "explain what? `tcp connect` and an address, or `tcp listen`");
 	if (!parse_endpoint(ctl->argv + 2, ctl->argc - 2, ret->remote, &ret->port))
 		return usage(ctl, "an address looks like 10.1.2.3:443 or [fd00::1]:443");
 	dmm_report_endpoint(ret->remote, htons(ret->port), ret->endpoint, sizeof(ret->endpoint));
@@ -113,8 +134,12 @@ static int decide(const struct ctl *ctl, struct dmm_view *view, const struct que
 		r = dmm_view_class(view, caller->ids, caller->n_ids, &class_id);
 	if (r < 0 || ret->meta.generation == 0)
 		return r < 0 ? r : -ENODATA;
-	r = dmm_view_decide(view, class_id, DMM_PROTO_TCP, question->remote, question->port,
-			    &ret->decision);
+	if (question->direction == DMM_DIR_LISTEN)
+		r = dmm_view_decide_client(view, class_id, question->local, question->port,
+					   question->remote, &ret->decision);
+	else
+		r = dmm_view_decide(view, class_id, DMM_PROTO_TCP, question->remote, question->port,
+				    &ret->decision);
 	if (r < 0)
 		return r;
 	ret->has_instance =
@@ -215,20 +240,27 @@ static struct json_object *caller_json(const struct question *question, const st
 static struct json_object *explanation(const struct question *question, const struct answer *answer)
 {
 	bool netns_known = question->caller.netns != 0;
+	bool listens = question->direction == DMM_DIR_LISTEN;
 	struct json_object *doc = dmm_json_document("Explanation"),
 			   *flow = json_object_new_object();
 	const struct dmm_decision *decision = &answer->decision;
 	struct json_object *checks = json_object_new_array();
 
 	dmm_json_set_text(flow, "proto", "tcp");
-	dmm_json_set_text(flow, "direction", "connect");
-	dmm_json_set_text(flow, "remote", question->endpoint);
+	dmm_json_set_text(flow, "direction", listens ? "listen" : "connect");
+	if (listens)
+		dmm_json_set_text(flow, "local", question->endpoint);
+	dmm_json_set_text(flow, "remote", listens ? question->client : question->endpoint);
 	json_object_object_add(doc, "flow", flow);
 	json_object_object_add(doc, "caller", caller_json(question, answer));
 	dmm_json_set_text(doc, "policy", answer->meta.policy);
 	dmm_json_set_u64(doc, "generation", decision->generation);
-	add_checks(checks, before, DMM_ARRAY_SIZE(before), decision->reason, netns_known);
-	if (wants_stack(answer))
+	if (!listens)
+		add_checks(checks, before, DMM_ARRAY_SIZE(before), decision->reason, netns_known);
+	if (wants_stack(answer) && listens)
+		add_checks(checks, after_listen, DMM_ARRAY_SIZE(after_listen), decision->reason,
+			   netns_known);
+	else if (wants_stack(answer))
 		add_checks(checks, after, DMM_ARRAY_SIZE(after), decision->reason, netns_known);
 	json_object_object_add(doc, "checks", checks);
 	if (matched_a_rule(answer))
@@ -333,10 +365,17 @@ static void print_verdict(const struct ctl *ctl, struct json_object *doc,
 static void print_explanation(const struct ctl *ctl, struct dmm_view *view, struct json_object *doc,
 			      const struct answer *answer)
 {
-	struct json_object *checks = get_member(doc, "checks"), *rule = get_member(doc, "rule");
-	size_t n = json_object_array_length(checks), n_before = DMM_ARRAY_SIZE(before);
+	struct json_object *checks = get_member(doc, "checks"), *rule = get_member(doc, "rule"),
+			   *flow = get_member(doc, "flow");
+	bool listens = dmm_streq(get_text(flow, "direction"), "listen");
+	size_t n = json_object_array_length(checks);
+	size_t n_before = listens ? 0 : DMM_ARRAY_SIZE(before);
 
-	printf("flow     tcp connect to %s\n", get_text(get_member(doc, "flow"), "remote"));
+	if (listens)
+		printf("flow     tcp to a server at %s, from %s\n", get_text(flow, "local"),
+		       get_text(flow, "remote"));
+	else
+		printf("flow     tcp connect to %s\n", get_text(flow, "remote"));
 	print_caller(get_member(doc, "caller"));
 	printf("policy   %s generation %s\n", get_text(doc, "policy"), get_text(doc, "generation"));
 	print_checks(ctl, checks, 0, DMM_MIN(n, n_before));

@@ -173,6 +173,7 @@ uint64_t own_netns(void);
 /* --- endpoint.c --- */
 /* "10.1.2.3:443", "[fd00::1]:443", or address and port in two words. @ret_port in host byte order.
  * False: it is none. */
+bool parse_address(const char *text, uint8_t ret[16]);
 bool parse_endpoint(char **words, int n, uint8_t ret_addr[16], uint16_t *ret_port);
 
 /* --- help.c --- */

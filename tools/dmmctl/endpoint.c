@@ -17,7 +17,7 @@ static bool parse_port(const char *text, uint16_t *ret)
 	return true;
 }
 
-static bool parse_address(const char *text, uint8_t ret[16])
+bool parse_address(const char *text, uint8_t ret[16])
 {
 	if (inet_pton(AF_INET6, text, ret) == 1)
 		return true;

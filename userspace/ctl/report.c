@@ -117,6 +117,8 @@ struct json_object *dmm_report_flow(struct dmm_view *view, uint64_t now,
 
 	dmm_json_set_u64(obj, "cookie", flow->cookie);
 	dmm_json_set_text(obj, "state", state_word(flow->state));
+	dmm_json_set_text(obj, "direction",
+			  flow->direction == DMM_DIR_LISTEN ? "listen" : "connect");
 	dmm_json_set_text(obj, "verdict", dmm_report_verdict(flow->verdict));
 	dmm_json_set_text(obj, "reason", dmm_reason_word(flow->reason));
 	dmm_json_set_text(obj, "family", flow->family == DMM_FAMILY_V4 ? "ipv4" : "ipv6");
@@ -170,6 +172,7 @@ void dmm_report_counters(struct json_object *obj, const struct dmm_inst_shared *
 		{ "flows_refused", shared->flows_refused },
 		{ "flows_timed_out", shared->flows_timed_out },
 		{ "flows_reset", shared->flows_reset },
+		{ "clients_dropped", shared->clients_dropped },
 		{ "memory_bytes", shared->memory_bytes },
 		{ "rx_packets", shared->rx_packets },
 		{ "rx_bytes", shared->rx_bytes },
@@ -198,6 +201,8 @@ const char *dmm_report_describe(const char *counter)
 		{ "flows_refused", "connects that ended refused or unreachable" },
 		{ "flows_timed_out", "connects that nobody answered" },
 		{ "flows_reset", "established flows that ended by a reset" },
+		{ "clients_dropped",
+		  "SYNs of clients that there was no room for: they come again" },
 		{ "memory_bytes", "memory that the plug-in holds for flows now" },
 		{ "rx_packets", "packets from the wire" },
 		{ "rx_bytes", "their bytes" },

@@ -13,6 +13,7 @@
 #include "dmmd/hostcheck.h"
 #include "dmmd/inst.h"
 #include "dmmd/plan.h"
+#include "dmmd/sockets.h"
 
 #define EXIT_FAILED	1
 #define EXIT_BAD_POLICY 5
@@ -272,6 +273,11 @@ static void roll_back(struct dmmd_job *job)
 	job_over(job);
 }
 
+static int class_of_servers(void *ctx, uint64_t cgroup_id)
+{
+	return dmmd_cgroups_next_class(ctx, cgroup_id);
+}
+
 static int install(struct dmmd_job *job, char *reterr_reason, size_t size)
 {
 	const char *dir = job->d->options.state_dir;
@@ -282,6 +288,8 @@ static int install(struct dmmd_job *job, char *reterr_reason, size_t size)
 		return r;
 	}
 	r = dmmd_cgroups_prepare(job->d, job->policy, &job->classes, job->generation);
+	if (r == 0)
+		r = dmm_steer_server_classes(job->d->steer, class_of_servers, job->d);
 	if (r == 0)
 		r = dmm_steer_install(job->d->steer, &job->tables);
 	if (r < 0) {
@@ -313,6 +321,31 @@ static void remember(struct dmmd_job *job)
 	dmmd_save(d);
 }
 
+static bool serves(const struct dmm_policy *policy, const char *stack)
+{
+	for (size_t i = 0; i < policy->n_rules; i++) {
+		const struct dmm_policy_rule *rule = &policy->rules[i];
+
+		if (rule->dir[DMM_DIR_LISTEN] && rule->action == DMM_ACTION_STACK &&
+		    dmm_streq(rule->stack, stack))
+			return true;
+	}
+	return policy->fallback.action == DMM_ACTION_STACK &&
+	       dmm_streq(policy->fallback.stack, stack);
+}
+
+static void settle_serving(struct dmmd_job *job)
+{
+	for (unsigned int i = 0; i < DMM_MAX_INSTANCES; i++) {
+		struct dmmd_inst *inst = job->d->inst[i];
+
+		if (!inst)
+			continue;
+		inst->serves = serves(job->policy, inst->spec.name);
+		dmmd_sockets_begin(inst);
+	}
+}
+
 static void settle_draining(struct dmmd_job *job)
 {
 	for (unsigned int i = 0; i < job->plan.n; i++) {
@@ -341,6 +374,7 @@ static void commit(struct dmmd_job *job)
 	remember(job);
 	dmmd_cgroups_commit(job->d);
 	settle_draining(job);
+	settle_serving(job);
 	job_over(job);
 	dmmd_save(job->d);
 	dmm_json_set_u64(doc, "generation", job->generation);

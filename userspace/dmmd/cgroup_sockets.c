@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Counts the TCP connections that an attach comes too late for: of each socket the kernel tells in which
+/* Counts the TCP sockets that an attach comes too late for: of each the kernel tells in which
  * cgroup it was made. */
 #include <dirent.h>
 #include <errno.h>
@@ -13,12 +13,13 @@
 #include "dmmd/cgroups.h"
 
 #define CONNECTED (1u << 1 | 1u << 2 | 1u << 8) /* TCP_ESTABLISHED, SYN_SENT, CLOSE_WAIT */
+#define LISTEN	  10
 #define MAX_DEPTH 32
 
 struct count {
 	uint64_t *ids; /* of the cgroup and of all below it, sorted */
 	size_t n;
-	uint64_t found;
+	struct dmmd_late late;
 };
 
 static int compare(const void *a, const void *b)
@@ -72,6 +73,7 @@ static int add_cgroup(struct count *count, const char *full, unsigned int depth)
 
 static int on_socket(const struct nlmsghdr *nlh, void *data)
 {
+	const struct inet_diag_msg *msg = mnl_nlmsg_get_payload(nlh);
 	const struct nlattr *attr;
 	struct count *count = data;
 
@@ -82,13 +84,17 @@ static int on_socket(const struct nlmsghdr *nlh, void *data)
 		if (mnl_attr_get_type(attr) != INET_DIAG_CGROUP_ID)
 			continue;
 		id = mnl_attr_get_u64(attr);
-		if (bsearch(&id, count->ids, count->n, sizeof(id), compare))
-			count->found++;
+		if (!bsearch(&id, count->ids, count->n, sizeof(id), compare))
+			continue;
+		if (msg->idiag_state == LISTEN)
+			count->late.listening++;
+		else
+			count->late.connected++;
 	}
 	return MNL_CB_OK;
 }
 
-int dmmd_cgroup_count_sockets(struct dmmd *d, const char *path, uint64_t *ret)
+int dmmd_cgroup_count_sockets(struct dmmd *d, const char *path, struct dmmd_late *ret)
 {
 	struct count count = { 0 };
 	char full[PATH_MAX];
@@ -98,9 +104,9 @@ int dmmd_cgroup_count_sockets(struct dmmd *d, const char *path, uint64_t *ret)
 		r = add_cgroup(&count, full, 0);
 	if (r == 0) {
 		qsort(count.ids, count.n, sizeof(count.ids[0]), compare);
-		r = dmm_netlink_tcp_sockets(CONNECTED, on_socket, &count);
+		r = dmm_netlink_tcp_sockets(CONNECTED | 1u << LISTEN, on_socket, &count);
 	}
 	free(count.ids);
-	*ret = count.found;
+	*ret = count.late;
 	return r;
 }

@@ -460,6 +460,26 @@ int dmmd_cgroups_prepare(struct dmmd *d, const struct dmm_policy *policy,
 	return 0;
 }
 
+int dmmd_cgroups_next_class(struct dmmd *d, uint64_t cgroup_id)
+{
+	const char *root = dmm_streq(d->options.cgroup_root, "/") ? "" : d->options.cgroup_root;
+	const struct dmmd_cgroup *deepest = NULL;
+	char full[PATH_MAX];
+	int r = dmm_steer_cgroup_path(d->steer, cgroup_id, full, sizeof(full));
+
+	if (r < 0 || strncmp(full, root, strlen(root)) != 0)
+		return r < 0 ? r : -EXDEV;
+	for (size_t i = 0; i < d->cgroups.n; i++) {
+		const struct dmmd_cgroup *cgroup = &d->cgroups.items[i];
+
+		if (cgroup->by & DMMD_BY_NEXT && cgroup->class_id &&
+		    dmm_cgroup_covers(cgroup->path, full + strlen(root)) &&
+		    (!deepest || strlen(cgroup->path) > strlen(deepest->path)))
+			deepest = cgroup;
+	}
+	return deepest ? (int)deepest->class_id : 0;
+}
+
 /* Those wanted for @from are wanted for @to instead. */
 static void turn(struct dmmd *d, uint32_t from, uint32_t to)
 {

@@ -62,6 +62,8 @@ int dmmd_cgroups_adopt_retired(struct dmmd *d, const char *path);
 /* All cgroups that @policy's rules name, as DMMD_BY_NEXT; afterwards one of commit and cancel. */
 int dmmd_cgroups_prepare(struct dmmd *d, const struct dmm_policy *policy,
 			 struct dmmd_classes *classes, uint32_t generation);
+/* Between the two: the class of a cgroup, by what is wanted for the next policy; negative: none. */
+int dmmd_cgroups_next_class(struct dmmd *d, uint64_t cgroup_id);
 void dmmd_cgroups_commit(struct dmmd *d);
 void dmmd_cgroups_cancel(struct dmmd *d);
 
@@ -73,5 +75,8 @@ void dmmd_cgroups_tick(struct dmmd *d);
 
 /* Steered flows of @path's subtree that are open; also true where that cannot be told. */
 bool dmmd_cgroup_has_flows(struct dmmd *d, const char *path);
-/* TCP sockets made in @path's subtree that are connected already, or connecting. */
-int dmmd_cgroup_count_sockets(struct dmmd *d, const char *path, uint64_t *ret);
+/* TCP sockets made in @path's subtree that are there already. */
+struct dmmd_late {
+	uint64_t connected, listening; /* connected, or connecting */
+};
+int dmmd_cgroup_count_sockets(struct dmmd *d, const char *path, struct dmmd_late *ret);

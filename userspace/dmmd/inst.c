@@ -19,6 +19,7 @@
 #include "base/unixsock.h"
 #include "base/util.h"
 #include "dmmd/dmmd.h"
+#include "dmmd/sockets.h"
 
 #define READY_MS    10000 /* from start to READY */
 #define BUSY_MS	    5000  /* how long a queue may stay with the process before */
@@ -101,6 +102,7 @@ static void became_ready(struct dmmd_inst *inst)
 	dmm_info("%s#0 ready: pid %d on %s, ports %u-%u", inst->spec.name, inst->pid,
 		 inst->spec.interface, inst->spec.ports.first, inst->spec.ports.last);
 	dmmd_save(inst->d);
+	dmmd_sockets_begin(inst);
 	settle(inst, 0, "");
 }
 
@@ -116,7 +118,10 @@ static void copy_printable(char *to, size_t size, const char *from, size_t len)
 
 struct message {
 	struct dmm_msg msg;
-	struct dmm_msg_text body;
+	union {
+		struct dmm_msg_text body;
+		struct dmm_msg_want want;
+	};
 };
 
 /* *ret_pid: of the sender as the kernel vouches for, 0: not told. */
@@ -194,6 +199,8 @@ static void channel_ready(struct dmmd_source *source, uint32_t events)
 		meet(inst, pid);
 	else if (in.msg.kind == DMM_MSG_READY && inst->pid)
 		became_ready(inst);
+	else if (in.msg.kind == DMM_MSG_WANT && inst->pid && n == sizeof(in.msg) + sizeof(in.want))
+		dmmd_sockets_give(inst, in.want.family);
 	else if (in.msg.kind == DMM_MSG_FAILED)
 		copy_printable(inst->said, sizeof(inst->said), in.body.text, n - sizeof(in.msg));
 }
@@ -421,6 +428,7 @@ static void begin(struct dmmd_inst *inst, bool again)
 	inst->after = DMMD_AFTER_RESTART;
 	inst->begun_at = dmm_now_ns();
 	inst->ready_at = 0;
+	inst->next_socket = 0;
 	inst->said[0] = inst->why[0] = '\0';
 	try_spawn(inst);
 }

@@ -58,10 +58,13 @@ struct dmmd_inst {
 	uint64_t begun_at, ready_at;	     /* monotonic */
 	uint64_t retry_at;		     /* DEAD: when the timer fires */
 	struct dmmd_backoff backoff;
-	uint32_t restarts;    /* processes begun to go on for one that ended */
-	bool again;	      /* this start is one to go on */
-	char why[128];	      /* dmmd ended it on purpose: the reason for the log */
-	char said[512];	      /* its own last message (FAILED) */
+	uint32_t restarts; /* processes begun to go on for one that ended */
+	bool again;	   /* this start is one to go on */
+	bool serves;	   /* a rule leads clients to it */
+	uint32_t
+		next_socket; /* which port the next one of sockets.h is tried on; 0: none was given */
+	char why[128];	     /* dmmd ended it on purpose: the reason for the log */
+	char said[512];	     /* its own last message (FAILED) */
 	char last_death[768]; /* "" : none since it was made */
 
 	/* Called once when a start that was asked for is decided: 0 or negative errno and a text. */

@@ -19,9 +19,6 @@
 #include "dmmd/rawsock.h"
 
 #define RELAY_BACKLOG 4096
-/* Of an accepted relay socket, each way; the kernel doubles it for its own overhead. With the stack's
- * buffers a flow stays below 1 MiB. */
-#define RELAY_BUFFER (128 * 1024)
 /* Of changes of addresses, routes and neighbours. */
 #define WATCH_RCVBUF (1 << 20)
 
@@ -79,9 +76,9 @@ static int relay_listen(int family, int *ret_fd, uint16_t *ret_port)
 
 	if (fd < 0)
 		return -errno;
-	r = set_int(fd, SOL_SOCKET, SO_RCVBUF, RELAY_BUFFER);
+	r = set_int(fd, SOL_SOCKET, SO_RCVBUF, DMMD_RELAY_BUFFER);
 	if (r == 0)
-		r = set_int(fd, SOL_SOCKET, SO_SNDBUF, RELAY_BUFFER);
+		r = set_int(fd, SOL_SOCKET, SO_SNDBUF, DMMD_RELAY_BUFFER);
 	if (r == 0 && family == AF_INET6)
 		r = set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
 	if (r == 0 && family == AF_INET6) /* ::1 may be switched off: then nobody connects */
@@ -182,13 +179,13 @@ int dmmd_parcel_fill(struct dmmd_parcel *parcel, struct dmmd_inst *inst, char *t
 
 /* --- on its way --- */
 
-static int send_message(int fd, enum dmm_msg_kind kind, const void *body, size_t len,
-			const int *fds, unsigned int n)
+int dmmd_send_message(int fd, enum dmm_msg_kind kind, const void *body, size_t len, const int *fds,
+		      unsigned int n)
 {
 	struct dmm_msg msg = { .kind = kind, .len = len };
 	struct iovec iov[] = { { &msg, sizeof(msg) }, { (void *)body, len } };
 	union {
-		char buf[CMSG_SPACE(sizeof(int) * DMM_NUM_HANDOVER_FDS)];
+		char buf[CMSG_SPACE(sizeof(int) * DMM_MAX_SOCKETS)];
 		struct cmsghdr align;
 	} control = { 0 };
 	struct msghdr mh = { .msg_iov = iov, .msg_iovlen = len ? 2 : 1 };
@@ -217,8 +214,8 @@ static int send_handover(int fd, struct dmmd_parcel *parcel)
 			fds[n++] = parcel->fds[i];
 			parcel->handover.fds |= 1u << i;
 		}
-	return send_message(fd, DMM_MSG_HANDOVER, &parcel->handover, sizeof(parcel->handover), fds,
-			    n);
+	return dmmd_send_message(fd, DMM_MSG_HANDOVER, &parcel->handover, sizeof(parcel->handover),
+				 fds, n);
 }
 
 int dmmd_parcel_send(struct dmmd_parcel *parcel, int fd)
@@ -226,7 +223,7 @@ int dmmd_parcel_send(struct dmmd_parcel *parcel, int fd)
 	int r = send_handover(fd, parcel);
 
 	for (uint32_t i = 0; i < parcel->handover.n_queues && r == 0; i++)
-		r = send_message(fd, DMM_MSG_XSK, &parcel->descs[i], sizeof(parcel->descs[i]),
-				 &parcel->xsks[i], 1);
-	return r < 0 ? r : send_message(fd, DMM_MSG_START, NULL, 0, NULL, 0);
+		r = dmmd_send_message(fd, DMM_MSG_XSK, &parcel->descs[i], sizeof(parcel->descs[i]),
+				      &parcel->xsks[i], 1);
+	return r < 0 ? r : dmmd_send_message(fd, DMM_MSG_START, NULL, 0, NULL, 0);
 }

@@ -7,6 +7,10 @@
 
 #include <dmm/abi/handover.h>
 
+/* Of a relay's socket on loopback, each way; the kernel doubles it for its own overhead. With the stack's
+ * buffers a flow stays below 1 MiB. */
+#define DMMD_RELAY_BUFFER (128 * 1024)
+
 struct dmmd_inst;
 
 struct dmmd_parcel {
@@ -23,3 +27,7 @@ int dmmd_parcel_fill(struct dmmd_parcel *parcel, struct dmmd_inst *inst, char *t
 /* Queues the whole handover on @fd, which has the room; does not wait. */
 int dmmd_parcel_send(struct dmmd_parcel *parcel, int fd);
 void dmmd_parcel_close(struct dmmd_parcel *parcel);
+
+/* One message with @n descriptors, at most DMM_MAX_SOCKETS; does not wait. */
+int dmmd_send_message(int fd, enum dmm_msg_kind kind, const void *body, size_t len, const int *fds,
+		      unsigned int n);

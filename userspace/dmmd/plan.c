@@ -124,13 +124,14 @@ static int others_ports(struct dmmd *d, struct dmmd_ports *ret)
 
 	memset(ret, 0, sizeof(*ret));
 	r = dmmd_ports_reserved(ret);
-	if (r < 0)
-		return r;
-	for (uint32_t i = 0; i < DMM_MAX_INSTANCES; i++)
+	if (r == 0)
+		r = dmmd_ports_bound(ret);
+	/* what is bound there our own instances talk to servers with: others are kept from it */
+	for (uint32_t i = 0; i < DMM_MAX_INSTANCES && r == 0; i++)
 		if (d->inst[i])
 			dmmd_ports_remove(ret, d->inst[i]->spec.ports.first,
 					  d->inst[i]->spec.ports.last);
-	return dmmd_ports_bound(ret);
+	return r;
 }
 
 /* The stack that has one of these ports now; NULL: none of ours. */

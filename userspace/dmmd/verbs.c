@@ -221,7 +221,7 @@ static void verb_attach(struct dmmd_call *call)
 	struct dmmd_cgroup *cgroup;
 	char path[PATH_MAX];
 	struct json_object *doc;
-	uint64_t sockets = 0;
+	struct dmmd_late late = { 0 };
 	bool already, made = dmm_json_bool(call->args, "made");
 	int r;
 
@@ -236,7 +236,7 @@ static void verb_attach(struct dmmd_call *call)
 	}
 	dmmd_save(call->d);
 	if (!already && !made)
-		r = dmmd_cgroup_count_sockets(call->d, path, &sockets);
+		r = dmmd_cgroup_count_sockets(call->d, path, &late);
 	if (r < 0)
 		dmm_err(r, "sockets of cgroup %s", path);
 	cgroup = dmmd_cgroups_find(call->d, path);
@@ -244,8 +244,10 @@ static void verb_attach(struct dmmd_call *call)
 	dmm_json_set_text(doc, "cgroup", path);
 	dmm_json_set_u64(doc, "cgroup_id", cgroup->id);
 	dmm_json_set_bool(doc, "already", already);
-	if (r == 0)
-		dmm_json_set_u64(doc, "existing_sockets", sockets);
+	if (r == 0) {
+		dmm_json_set_u64(doc, "existing_sockets", late.connected);
+		dmm_json_set_u64(doc, "existing_listeners", late.listening);
+	}
 	answer(call, doc);
 }
 

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include <bpf/libbpf.h>
@@ -80,6 +81,8 @@ int host_shared_up(struct host *host)
 	if (page == MAP_FAILED)
 		return host_fail(host, -errno, "shared page: %s", strerror(errno));
 	host->shared = page;
+	if (getrandom(host->shared->seed, sizeof(host->shared->seed), 0) < 0)
+		return host_fail(host, -errno, "random numbers: %s", strerror(errno));
 	return 0;
 }
 

@@ -38,6 +38,7 @@ struct host {
 	uint64_t stop_at;	    /* while draining and idle; 0: not yet */
 	uint64_t rx_dropped_before; /* by the kernel, as last read */
 	bool draining, stopping;
+	bool asked_for_sockets[DMM_NUM_FAMILIES];
 	int error;	     /* negative errno: the loop ends with it */
 	uint8_t random[256]; /* drawn ahead */
 	size_t n_random;

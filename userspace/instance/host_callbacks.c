@@ -61,12 +61,13 @@ static void on_stack_event(void *ctx, void *user, uint32_t events, int err)
 		relay_on_stack(host->relay, user, events, err);
 }
 
-/* No listener is made yet, so nothing can arrive on one. */
 static void *on_accepted(void *ctx, void *listen_user, struct dmm_conn *conn,
 			 const struct dmm_endpoint *local, const struct dmm_endpoint *remote)
 {
-	(void)ctx, (void)listen_user, (void)conn, (void)local, (void)remote;
-	return NULL;
+	struct host *host = ctx;
+
+	(void)listen_user;
+	return relay_on_client(host->relay, conn, local, remote);
 }
 
 static uint64_t on_now(void *ctx)
@@ -144,6 +145,19 @@ void host_fill_params(const struct host *host, struct dmm_stack_params *ret)
 
 /* --- for the link --- */
 
+/* A client's first packet, where a server listens: the flow door lets no other SYN through. */
+static bool on_client_syn(void *ctx, const struct packet *p, const uint8_t *tcp)
+{
+	struct host *host = ctx;
+	struct dmm_endpoint local, remote;
+
+	memcpy(local.addr, p->dst, 16);
+	memcpy(remote.addr, p->src, 16);
+	memcpy(&remote.port, tcp, 2);
+	memcpy(&local.port, tcp + 2, 2);
+	return !host->draining && relay_on_client_syn(host->relay, &local, &remote);
+}
+
 static void on_input(void *ctx, const struct dmm_frame *frames, unsigned int n)
 {
 	struct host *host = ctx;
@@ -160,7 +174,7 @@ static void on_icmp(void *ctx, const struct icmp_error *error)
 
 struct link_events host_link_events(struct host *host)
 {
-	return (struct link_events){ host, on_input, on_icmp };
+	return (struct link_events){ host, on_client_syn, on_input, on_icmp };
 }
 
 /* --- for the next hops --- */
@@ -271,6 +285,16 @@ static void on_inject(void *ctx, enum dmm_family family, const uint8_t dst[16],
 	}
 }
 
+static void on_want_sockets(void *ctx, enum dmm_family family)
+{
+	struct dmm_msg_want want = { family };
+	struct host *host = ctx;
+
+	if (!host->asked_for_sockets[family])
+		host->asked_for_sockets[family] =
+			master_send(&host->master, DMM_MSG_WANT, &want, sizeof(want)) == 0;
+}
+
 static int on_route(void *ctx, const uint8_t remote[16], const uint8_t local[16])
 {
 	struct host *host = ctx;
@@ -281,5 +305,5 @@ static int on_route(void *ctx, const uint8_t remote[16], const uint8_t local[16]
 
 struct relay_outside host_relay_outside(struct host *host)
 {
-	return (struct relay_outside){ host, on_inject, on_route };
+	return (struct relay_outside){ host, on_inject, on_want_sockets, on_route };
 }

@@ -43,6 +43,12 @@ static bool is_icmp(const struct packet *p)
 	return p->proto == (p->family == DMM_FAMILY_V4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
 }
 
+static bool is_syn(const struct packet *p, const uint8_t *ip)
+{
+	return p->proto == IPPROTO_TCP && p->len >= p->header + 20u &&
+	       (ip[p->header + 13] & 0x17) == 0x02;
+}
+
 unsigned int link_receive(struct link *link)
 {
 	struct dmm_frame got[DMM_PKTIO_BATCH], good[DMM_PKTIO_BATCH];
@@ -60,6 +66,9 @@ unsigned int link_receive(struct link *link)
 		good[n_good] = got[i];
 		if (!strip(link, &good[n_good], &p))
 			link->shared->rx_dropped++;
+		else if (link->events.client_syn && is_syn(&p, good[n_good].data))
+			n_good += link->events.client_syn(link->events.ctx, &p,
+							  good[n_good].data + p.header);
 		else if (!is_icmp(&p))
 			n_good++;
 		else if (icmp_parse(&p, good[n_good].data, &error))

@@ -13,6 +13,8 @@
 
 struct link_events {
 	void *ctx;
+	/* A TCP SYN without ACK; @tcp: its TCP header. False: drop it. Optional. */
+	bool (*client_syn)(void *ctx, const struct packet *p, const uint8_t *tcp);
 	/* IP packets to us, borrowed. */
 	void (*input)(void *ctx, const struct dmm_frame *frames, unsigned int n);
 	void (*icmp)(void *ctx, const struct icmp_error *error);

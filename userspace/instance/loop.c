@@ -33,11 +33,21 @@ static void set_now(struct host *host)
 	host->shared->beat_ns = dmm_clock_ns(CLOCK_MONOTONIC_COARSE);
 }
 
+static void take_sockets(struct host *host, const struct master_sockets *sockets)
+{
+	enum dmm_family family = sockets->list.family;
+
+	host->asked_for_sockets[family & 1] = false;
+	for (unsigned int i = 0; i < sockets->list.n; i++)
+		clients_add_socket(host->relay, family, sockets->list.port[i], sockets->fds[i]);
+}
+
 static void on_master(struct host *host)
 {
+	struct master_sockets sockets;
 	int kind;
 
-	while ((kind = master_receive(&host->master)) >= 0) {
+	while ((kind = master_receive(&host->master, &sockets)) >= 0) {
 		switch (kind) {
 		case DMM_MSG_DRAIN:
 			host->draining = true;
@@ -46,7 +56,12 @@ static void on_master(struct host *host)
 			host->stopping = true;
 			break;
 		case DMM_MSG_HELLO:
+			/* of somebody else */
+			memset(host->asked_for_sockets, 0, sizeof(host->asked_for_sockets));
 			master_send(&host->master, DMM_MSG_READY, NULL, 0);
+			break;
+		case DMM_MSG_SOCKETS:
+			take_sockets(host, &sockets);
 			break;
 		default:
 			dmm_warning("message %d from dmmd is not for a running instance", kind);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The line to dmmd.
- * #syscalls accept4 close epoll_ctl getsockopt recvfrom sendmsg */
+ * #syscalls accept4 close epoll_ctl getsockopt recvmsg sendmsg */
 #define _GNU_SOURCE /* struct ucred, accept4() */
 #include "instance/master.h"
 
@@ -98,21 +98,53 @@ static void lose(struct master *m)
 	watch(m, m->listen_fd, WATCH_ADOPT);
 }
 
-int master_receive(struct master *m)
+static unsigned int take_fds(struct msghdr *msg, int fds[static DMM_MAX_SOCKETS])
 {
+	struct cmsghdr *c = CMSG_FIRSTHDR(msg);
+	unsigned int n;
+
+	if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+		return 0;
+	n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+	memcpy(fds, CMSG_DATA(c), n * sizeof(int));
+	return n;
+}
+
+int master_receive(struct master *m, struct master_sockets *sockets)
+{
+	union {
+		char buffer[CMSG_SPACE(sizeof(int) * DMM_MAX_SOCKETS)];
+		struct cmsghdr align;
+	} control;
 	struct dmm_msg head;
+	struct iovec iov[] = { { &head, sizeof(head) }, { &sockets->list, sizeof(sockets->list) } };
+	struct msghdr msg = {
+		.msg_iov = iov,
+		.msg_iovlen = DMM_ARRAY_SIZE(iov),
+		.msg_control = &control,
+		.msg_controllen = CMSG_LEN(sizeof(int) * DMM_MAX_SOCKETS),
+	};
+	unsigned int n_fds;
 	ssize_t n;
 
 	if (m->fd < 0)
 		return -EAGAIN;
-	n = recv(m->fd, &head, sizeof(head), MSG_DONTWAIT);
+	n = recvmsg(m->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return -EAGAIN;
 	if (n <= 0) {
 		lose(m);
 		return -EAGAIN;
 	}
-	return n == sizeof(head) ? (int)head.kind : -EPROTO;
+	n_fds = take_fds(&msg, sockets->fds);
+	if (n == sizeof(head) && n_fds == 0)
+		return head.kind;
+	if (n == sizeof(head) + sizeof(sockets->list) && head.kind == DMM_MSG_SOCKETS &&
+	    n_fds == sockets->list.n)
+		return head.kind;
+	while (n_fds > 0)
+		close(sockets->fds[--n_fds]);
+	return -EPROTO;
 }
 
 static bool is_allowed(const struct master *m, int fd)

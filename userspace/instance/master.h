@@ -23,7 +23,13 @@ int master_send(struct master *m, enum dmm_msg_kind kind, const void *body, size
 /* Before master_open(): who this is, for a dmmd that did not fork it. */
 int master_send_started(int fd);
 int master_send_failed(int fd, const char *text);
-/* The next message from dmmd: its kind, or negative errno; -EAGAIN: none, or dmmd has gone. */
-int master_receive(struct master *m);
+struct master_sockets {
+	struct dmm_msg_sockets list;
+	int fds[DMM_MAX_SOCKETS];
+};
+
+/* The next message from dmmd: its kind, or negative errno; -EAGAIN: none, or dmmd has gone. With
+ * DMM_MSG_SOCKETS the descriptors of @sockets are the caller's. */
+int master_receive(struct master *m, struct master_sockets *sockets);
 /* Somebody connected. */
 void master_adopt(struct master *m);

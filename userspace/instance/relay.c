@@ -74,7 +74,9 @@ void relay_free_flow(struct relay *relay, struct flow *flow)
 
 	if (flow_is_pending(flow))
 		pending_remove(relay, flow);
-	if (was == FLOW_CLOSING)
+	else if (client_is_pending(flow))
+		pending_unlist(relay, flow);
+	if (was == FLOW_CLOSING || was == FLOW_RESTING)
 		relay->n_closing--;
 	else
 		leave_active(relay);
@@ -82,10 +84,20 @@ void relay_free_flow(struct relay *relay, struct flow *flow)
 	if (flow->conn)
 		relay->args.ops->abort(flow->conn);
 	flow->conn = NULL;
-	if (flow->app_fd >= 0)
+	flow->events = 0;
+	if (flow->is_client && !clients_release(relay, flow, was)) {
+		flow->state = FLOW_RESTING;
+		relay->n_closing++;
+		return;
+	}
+	if (!flow->is_client && flow->app_fd >= 0)
 		close(flow->app_fd);
 	flow->app_fd = -1;
-	flow->events = 0;
+	relay_free_port(relay, flow);
+}
+
+void relay_free_port(struct relay *relay, struct flow *flow)
+{
 	__atomic_store_n(&relay->args.shared->port[relay_index(relay, flow)], DMM_PORT_FREE,
 			 __ATOMIC_RELEASE);
 }
@@ -140,8 +152,19 @@ void relay_on_listener(struct relay *relay, enum dmm_family family)
 void relay_on_app(struct relay *relay, uint32_t flow, uint32_t epoll_events)
 {
 	/* an event read in one batch with the one that ended its flow finds another, or none */
-	if (flow < relay->n_flows && relay->flows[flow].state == FLOW_OPEN)
+	if (flow >= relay->n_flows)
+		return;
+	switch (relay->flows[flow].state) {
+	case FLOW_OPEN:
 		bytes_on_app(relay, &relay->flows[flow], epoll_events);
+		break;
+	case FLOW_JOINING:
+	case FLOW_RESTING:
+		clients_on_app(relay, &relay->flows[flow], epoll_events);
+		break;
+	default:
+		break;
+	}
 }
 
 void relay_on_stack(struct relay *relay, struct flow *flow, uint32_t events, int err)
@@ -162,7 +185,9 @@ static struct flow *flow_of_icmp(struct relay *relay, const struct dmm_icmp *abo
 {
 	struct flow *flow = relay_flow_of_port(relay, about->local.port);
 
-	if (!flow || flow->state == FLOW_FREE || about->remote.port != flow->remote.port ||
+	if (!flow)
+		return clients_find(relay, &about->local, &about->remote);
+	if (flow->state == FLOW_FREE || about->remote.port != flow->remote.port ||
 	    memcmp(about->remote.addr, flow->remote.addr, 16) ||
 	    memcmp(about->local.addr, flow->local.addr, 16))
 		return NULL;
@@ -207,7 +232,7 @@ void relay_on_unreachable(struct relay *relay,
 		struct icmp_error error;
 
 		i = flow->next;
-		if (flow->state == FLOW_INJECTED ||
+		if (flow->is_client || flow->state == FLOW_INJECTED ||
 		    !is_lost(ctx, flow->remote.addr, flow->local.addr))
 			continue;
 		icmp_unreachable(flow->syn.ip.family, ICMP_NO_HOST, &error);
@@ -225,6 +250,10 @@ static void run_flow(struct relay *relay, struct flow *flow)
 	case FLOW_INJECTED:
 		pending_run(relay, flow);
 		break;
+	case FLOW_HALF_OPEN:
+	case FLOW_JOINING:
+		clients_run(relay, flow);
+		break;
 	case FLOW_OPEN:
 		bytes_run(relay, flow);
 		break;
@@ -232,6 +261,7 @@ static void run_flow(struct relay *relay, struct flow *flow)
 		if (flow->events & (DMM_EV_CLOSED | DMM_EV_ERROR))
 			relay_free_flow(relay, flow);
 		break;
+	case FLOW_RESTING:
 	case FLOW_FREE:
 		break;
 	}
@@ -255,6 +285,7 @@ static void upkeep(struct relay *relay)
 {
 	pending_expire(relay);
 	sweep_claims(relay);
+	clients_want_sockets(relay);
 	if (relay->accept_paused) {
 		relay->accept_paused = false;
 		watch_listeners(relay, EPOLL_CTL_MOD);
@@ -306,10 +337,10 @@ static int set_int(int fd, int level, int option, int value)
 	return setsockopt(fd, level, option, &value, sizeof(value)) < 0 ? -errno : 0;
 }
 
-/* Set once here and inherited by every accepted socket from its first packet on (its buffers are
+/* Set once and inherited by every accepted socket from its first packet on (its buffers are
  * dmmd's business: they must be set before listen()). The lingering makes
  * a dying instance show as a reset: never as the clean end of a stream that was cut. */
-static int prepare_listener(int fd)
+int relay_set_loopback_options(int fd)
 {
 	struct linger reset = { .l_onoff = 1 };
 	int r = 0;
@@ -338,7 +369,7 @@ static int prepare_listeners(struct relay *relay)
 		if (getsockname(relay->args.listeners[i], (struct sockaddr *)&addr, &len) < 0)
 			return -errno;
 		relay->relay_ports[i] = addr.sin6_port;
-		r = prepare_listener(relay->args.listeners[i]);
+		r = relay_set_loopback_options(relay->args.listeners[i]);
 		if (r < 0)
 			return r;
 	}
@@ -347,6 +378,7 @@ static int prepare_listeners(struct relay *relay)
 
 static void free_relay(struct relay *relay)
 {
+	clients_close(relay);
 	free(relay->flows);
 	free(relay->noted);
 	free(relay);
@@ -365,7 +397,8 @@ int relay_open(const struct relay_args *args, struct relay **ret)
 	relay->n_flows = args->port_last - args->port_first + 1;
 	relay->flows = calloc(relay->n_flows, sizeof(*relay->flows));
 	relay->noted = calloc(relay->n_flows, sizeof(*relay->noted));
-	r = relay->flows && relay->noted ? prepare_listeners(relay) : -ENOMEM;
+	r = relay->flows && relay->noted ? clients_open(relay) : -ENOMEM;
+	r = r ? r : prepare_listeners(relay);
 	if (r < 0) {
 		free_relay(relay);
 		return r;

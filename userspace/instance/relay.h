@@ -38,6 +38,8 @@ struct relay_outside {
 	/* Sends a packet to the application's kernel socket at @dst. */
 	void (*inject)(void *ctx, enum dmm_family family, const uint8_t dst[16],
 		       const uint8_t *packet, size_t len);
+	/* More sockets to talk to servers with are welcome. */
+	void (*want_sockets)(void *ctx, enum dmm_family family);
 	/* 0, or a negative errno where no route leads to @remote. */
 	int (*route)(void *ctx, const uint8_t remote[16], const uint8_t local[16]);
 };
@@ -65,6 +67,14 @@ void relay_on_stack(struct relay *relay, struct flow *flow, uint32_t events, int
 void relay_on_icmp(struct relay *relay, const struct icmp_error *error);
 /* A SYN of ours goes out on the wire: by its number ICMP errors about it are known. */
 void relay_on_wire_syn(struct relay *relay, uint16_t local_port, uint32_t seq);
+/* A client's SYN is about to be given to the plug-in. False: there is no room for it. */
+bool relay_on_client_syn(struct relay *relay, const struct dmm_endpoint *local,
+			 const struct dmm_endpoint *remote);
+/* Its handshake is done: the flow, NULL: reset it. */
+struct flow *relay_on_client(struct relay *relay, struct dmm_conn *conn,
+			     const struct dmm_endpoint *local, const struct dmm_endpoint *remote);
+/* Takes over a socket that is bound to @port of the range. */
+void clients_add_socket(struct relay *relay, enum dmm_family family, uint16_t port, int fd);
 /* Ends the attempts whose remote @is_lost. */
 void relay_on_unreachable(struct relay *relay,
 			  bool (*is_lost)(void *ctx, const uint8_t remote[16],

@@ -142,9 +142,11 @@ static void finish(struct relay *relay, struct flow *flow)
 {
 	struct linger off = { 0 };
 
-	setsockopt(flow->app_fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off));
-	close(flow->app_fd);
-	flow->app_fd = -1;
+	if (!flow->is_client) {
+		setsockopt(flow->app_fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off));
+		close(flow->app_fd);
+		flow->app_fd = -1;
+	}
 	relay_enter_closing(relay, flow);
 	if (flow->conn)
 		relay->args.ops->close(flow->conn);
@@ -163,7 +165,8 @@ void bytes_begin(struct relay *relay, struct flow *flow)
 	struct epoll_event event = watch_event(EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET,
 					       WATCH_APP, relay_index(relay, flow));
 
-	if (epoll_ctl(relay->args.epoll_fd, EPOLL_CTL_ADD, flow->app_fd, &event) < 0) {
+	if (epoll_ctl(relay->args.epoll_fd, flow->is_client ? EPOLL_CTL_MOD : EPOLL_CTL_ADD,
+		      flow->app_fd, &event) < 0) {
 		relay_free_flow(relay, flow);
 		return;
 	}

@@ -14,8 +14,11 @@ enum flow_state {
 	FLOW_CONNECTING,
 	FLOW_STALLED,
 	FLOW_INJECTED,
+	FLOW_HALF_OPEN,
+	FLOW_JOINING,
 	FLOW_OPEN,
 	FLOW_CLOSING,
+	FLOW_RESTING,
 };
 
 /* The application's end of the loopback leg. */
@@ -31,6 +34,7 @@ struct flow {
 	uint32_t events; /* noted, DMM_EV_* */
 	int err;
 
+	bool is_client;		  /* it came from the wire */
 	bool noted;		  /* is in relay->noted */
 	bool can_read;		  /* the last read did not come up short */
 	bool can_write;		  /* the last write did not come up short */
@@ -50,6 +54,13 @@ struct flow {
 	struct held_syn syn;
 };
 
+/* A listener of the plug-in's. */
+struct client_listener {
+	struct dmm_endpoint local;
+	struct dmm_conn *conn;
+};
+#define RELAY_MAX_LISTENERS 1024
+
 struct relay {
 	struct relay_args args;
 	struct flow *flows;
@@ -61,12 +72,21 @@ struct relay {
 	uint32_t *noted; /* ring of flows with events, each once */
 	uint32_t first_noted, n_noted;
 
-	uint32_t pending; /* list, index + 1 */
+	uint32_t pending; /* list of those under a deadline, index + 1 */
 	uint32_t hash[RELAY_HASH];
 
 	uint16_t relay_ports[DMM_NUM_FAMILIES]; /* network order */
 	bool accept_paused;
 	uint32_t n_active, n_closing;
+
+	/* clients */
+	int *sockets;			     /* of each port: bound to it, -1: none */
+	uint32_t *at_rest[DMM_NUM_FAMILIES]; /* indices of sockets that no flow has */
+	uint32_t n_at_rest[DMM_NUM_FAMILIES];
+	bool is_served[DMM_NUM_FAMILIES]; /* a client of that family has come */
+	struct client_listener listeners[RELAY_MAX_LISTENERS];
+	uint32_t n_listeners;
+
 	uint8_t scratch[RELAY_SCRATCH];
 };
 
@@ -80,6 +100,9 @@ void relay_enter_active(struct relay *relay);
 void relay_enter_closing(struct relay *relay, struct flow *flow);
 /* Frees the flow and its port; a connection that is left is reset. */
 void relay_free_flow(struct relay *relay, struct flow *flow);
+void relay_free_port(struct relay *relay, struct flow *flow);
+/* Of a socket on loopback that an instance has. */
+int relay_set_loopback_options(int fd);
 
 /* --- relay_pending.c --- */
 bool flow_is_pending(const struct flow *flow);
@@ -90,8 +113,24 @@ void pending_run(struct relay *relay, struct flow *flow);
 void pending_end_by_icmp(struct relay *relay, struct flow *flow, const struct icmp_error *error);
 void pending_accept(struct relay *relay, enum dmm_family family);
 void pending_expire(struct relay *relay);
+/* The list of those under a deadline. */
+void pending_list(struct relay *relay, struct flow *flow);
+void pending_unlist(struct relay *relay, struct flow *flow);
 /* Takes the flow off the list and out of the hash. */
 void pending_remove(struct relay *relay, struct flow *flow);
+
+/* --- relay_clients.c --- */
+int clients_open(struct relay *relay);
+void clients_close(struct relay *relay);
+bool client_is_pending(const struct flow *flow);
+struct flow *clients_find(struct relay *relay, const struct dmm_endpoint *local,
+			  const struct dmm_endpoint *remote);
+/* Acts upon flow->events while there is no connection to the server. */
+void clients_run(struct relay *relay, struct flow *flow);
+void clients_on_app(struct relay *relay, struct flow *flow, uint32_t epoll_events);
+void clients_want_sockets(struct relay *relay);
+/* The flow is free but for its socket. False: the server's kernel has not got all bytes yet. */
+bool clients_release(struct relay *relay, struct flow *flow, enum flow_state was);
 
 /* --- relay_bytes.c --- */
 void bytes_begin(struct relay *relay, struct flow *flow);

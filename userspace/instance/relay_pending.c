@@ -53,17 +53,34 @@ static struct flow *find(struct relay *relay, const struct flow_app *app)
 	return NULL;
 }
 
-static void insert(struct relay *relay, struct flow *flow)
+void pending_list(struct relay *relay, struct flow *flow)
 {
-	uint32_t *head = hash_of(relay, &flow->app), at = relay_index(relay, flow) + 1;
+	uint32_t at = relay_index(relay, flow) + 1;
 
-	flow->next_hash = *head;
-	*head = at;
 	flow->prev = 0;
 	flow->next = relay->pending;
 	if (flow->next)
 		relay->flows[flow->next - 1].prev = at;
 	relay->pending = at;
+}
+
+void pending_unlist(struct relay *relay, struct flow *flow)
+{
+	if (flow->next)
+		relay->flows[flow->next - 1].prev = flow->prev;
+	if (flow->prev)
+		relay->flows[flow->prev - 1].next = flow->next;
+	else
+		relay->pending = flow->next;
+}
+
+static void insert(struct relay *relay, struct flow *flow)
+{
+	uint32_t *head = hash_of(relay, &flow->app);
+
+	flow->next_hash = *head;
+	*head = relay_index(relay, flow) + 1;
+	pending_list(relay, flow);
 }
 
 void pending_remove(struct relay *relay, struct flow *flow)
@@ -73,12 +90,7 @@ void pending_remove(struct relay *relay, struct flow *flow)
 	while (*link != at)
 		link = &relay->flows[*link - 1].next_hash;
 	*link = flow->next_hash;
-	if (flow->next)
-		relay->flows[flow->next - 1].prev = flow->prev;
-	if (flow->prev)
-		relay->flows[flow->prev - 1].next = flow->next;
-	else
-		relay->pending = flow->next;
+	pending_unlist(relay, flow);
 }
 
 static struct flow_app app_of_event(const struct dmm_event *event)

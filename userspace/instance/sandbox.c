@@ -65,7 +65,7 @@ int sandbox_limit_memory(uint64_t bytes)
 #define FS_REFER (1ull << 13) /* 2 */
 #define FS_TRUNC (1ull << 14) /* 3 */
 #define FS_IOCTL (1ull << 15) /* 5 */
-#define NET_TCP	 3ull	      /* 4: bind, connect */
+#define NET_BIND 1ull	      /* 4; connect is left: where to, the hooks of its sockets decide */
 #define SCOPES	 3ull	      /* 6: abstract unix sockets, signals */
 
 struct landlock_rules {
@@ -97,7 +97,7 @@ int sandbox_landlock(int *ret_version)
 	if (version >= 3)
 		rules.fs |= FS_TRUNC;
 	if (version >= 4) {
-		rules.net = NET_TCP;
+		rules.net = NET_BIND;
 		size = sizeof(rules.fs) + sizeof(rules.net);
 	}
 	if (version >= 5)

@@ -2,6 +2,7 @@
 /* What no single field tells: names that clash or lead nowhere, ports and interfaces claimed twice,
  * rules that cannot work. */
 #include "policy/cidrset.h"
+#include "policy/locals.h"
 #include "policy/policy_internal.h"
 
 #include <errno.h>
@@ -194,6 +195,33 @@ static bool has_idle_exception(const struct dmm_policy_rule *rule)
 	return idle;
 }
 
+/* What a rule says of an end that its direction does not tell. */
+static void check_direction(struct dmm_policy_rule *rule, struct dmm_findings *found)
+{
+	bool both = rule->dir[DMM_DIR_CONNECT] && rule->dir[DMM_DIR_LISTEN];
+	const struct dmm_place *local = rule->local_place.line ? &rule->local_place
+							       : &rule->local_ports_place;
+
+	if (rule->dir[DMM_DIR_CONNECT] && local->line)
+		dmm_find(found, DMM_CODE_DIRECTION, *local,
+			 both ? "write one rule for connect and one for listen"
+			      : "write direction: listen, or match on remote",
+			 "local is where a server listens: rule '%s' is %s", rule->name,
+			 both ? "for connect, too" : "for direction connect");
+	if (rule->dir[DMM_DIR_LISTEN] && rule->ports_place.line)
+		dmm_find(found, DMM_CODE_DIRECTION, rule->ports_place,
+			 both ? "write one rule for connect and one for listen"
+			      : "match on local: {ports: ...}, where the server listens",
+			 "remote ports of clients are any: rule '%s' is %s", rule->name,
+			 both ? "for listen, too" : "for direction listen");
+	if (!rule->local_ports_place.line || rule->dir[DMM_DIR_CONNECT])
+		return;
+	free(rule->ports);
+	rule->ports = DMM_TAKE_PTR(rule->local_ports);
+	rule->n_ports = rule->n_local_ports;
+	rule->n_local_ports = 0;
+}
+
 static void check_rule(const struct dmm_policy_rule *rule, struct dmm_findings *found)
 {
 	if (dmm_streq(rule->name, "default"))
@@ -307,6 +335,14 @@ static bool ports_cover(const struct dmm_policy_rule *a, const struct dmm_policy
 	return b->n_ports > 0;
 }
 
+static bool locals_cover(const struct dmm_policy_rule *a, const struct dmm_policy_rule *b)
+{
+	for (size_t i = 0; a->n_local && i < b->n_local; i++)
+		if (!dmm_rule_is_local(a, &b->local[i]))
+			return false;
+	return !a->n_local || b->n_local;
+}
+
 /* @a by itself takes all that @b matches. May miss, never errs. */
 static bool rule_covers(const struct dmm_policy_rule *a, const struct dmm_policy_rule *b)
 {
@@ -316,8 +352,12 @@ static bool rule_covers(const struct dmm_policy_rule *a, const struct dmm_policy
 		if (b->proto[i] && !a->proto[i])
 			return false;
 	}
-	return a->dir[DMM_DIR_CONNECT] && dmm_cgroup_covers(a->cgroup, b->cgroup) &&
-	       ports_cover(a, b) && addresses_cover(a, b);
+	for (i = 0; i < DMM_NUM_DIRS; i++) {
+		if (b->dir[i] && !a->dir[i])
+			return false;
+	}
+	return dmm_cgroup_covers(a->cgroup, b->cgroup) && ports_cover(a, b) && locals_cover(a, b) &&
+	       addresses_cover(a, b);
 }
 
 static const struct dmm_policy_rule *find_cover(const struct dmm_policy *policy, size_t rule)
@@ -393,6 +433,7 @@ int dmm_policy_check(struct dmm_policy *policy, struct dmm_findings *found)
 	for (i = 0; i < policy->n_rules; i++) {
 		check_action(policy, &policy->rules[i], used, found);
 		check_unavailable(&policy->rules[i], found);
+		check_direction(&policy->rules[i], found);
 		check_rule(&policy->rules[i], found);
 	}
 	check_action(policy, &policy->fallback, used, found);

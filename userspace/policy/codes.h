@@ -30,6 +30,7 @@
 	X(PORTS_EPHEMERAL, 24, "localPorts inside the range the kernel picks its own from")        \
 	X(PORTS_TOO_MANY, 25, "more localPorts than one instance may own")                         \
 	X(UDP_STACK, 26, "a rule for UDP only that names a stack")                                 \
+	X(DIRECTION, 27, "a field of match that says nothing in the rule's direction")             \
 	X(ACTION, 28, "an action that says both things, or neither")                               \
 	X(MEMORY, 29, "not an amount of memory, or out of bounds")                                 \
 	X(ALIAS, 30, "a YAML anchor or alias")                                                     \

@@ -8,6 +8,7 @@
 
 #include "base/util.h"
 #include "policy/groups.h"
+#include "policy/locals.h"
 #include "policy/policy_internal.h"
 #include "policy/tables_internal.h"
 
@@ -38,6 +39,8 @@ struct cost {
 struct compiler {
 	const struct dmm_policy *policy;
 	struct dmm_groups groups;
+	struct dmm_locals locals;
+	uint32_t local_root[DMM_NUM_FAMILIES];
 	struct ranked family[DMM_NUM_FAMILIES];
 	const struct ranked *now; /* the family being built */
 	uint32_t *order;	  /* ranks of the prefixes being built */
@@ -64,6 +67,7 @@ static void compiler_free(struct compiler *c)
 	size_t f;
 
 	dmm_groups_free(&c->groups);
+	dmm_locals_free(&c->locals);
 	for (f = 0; f < DMM_NUM_FAMILIES; f++) {
 		free(c->family[f].prefixes.items);
 		free(c->family[f].ranks);
@@ -334,23 +338,53 @@ static const struct built *build_list(struct compiler *c, size_t n)
 	return c->error ? NULL : built;
 }
 
-static int build_class(struct compiler *c, size_t group, uint32_t class_id, unsigned int n_dirs)
+/* Of the @n rules in c->list those that hold on @local (NULL: on an address that no rule names); the last
+ * holds everywhere. */
+static size_t keep_local(struct compiler *c, size_t n, const struct dmm_cidr *local)
 {
-	const struct built *built;
-	unsigned int dir, proto;
-	size_t n;
+	size_t kept = 0, i;
 
-	for (dir = 0; dir < n_dirs; dir++) {
-		for (proto = 0; proto < DMM_NUM_PROTOS; proto++) {
-			n = dmm_groups_list(c->policy, &c->groups, group, dir, proto, c->list);
-			built = build_list(c, n);
-			if (!built)
-				return c->error;
-			memcpy(&c->roots[DMM_ROOT_INDEX(class_id, dir, proto, 0)], built->refs,
-			       sizeof(built->refs));
-		}
+	for (i = 0; i + 1 < n; i++) {
+		const struct dmm_policy_rule *rule = &c->policy->rules[c->list[i]];
+
+		if (local ? dmm_rule_is_local(rule, local) : !rule->n_local)
+			c->list[kept++] = c->list[i];
 	}
-	return 0;
+	c->list[kept++] = c->list[i];
+	return kept;
+}
+
+/* The roots of one class for one direction and protocol; with @local on its addresses. */
+static int build_roots(struct compiler *c, size_t group, enum dmm_direction dir,
+		       enum dmm_proto proto, const struct dmm_cidr *local, uint32_t *roots)
+{
+	size_t n = dmm_groups_list(c->policy, &c->groups, group, dir, proto, c->list);
+	const struct built *built;
+
+	if (dir == DMM_DIR_LISTEN)
+		n = keep_local(c, n, local);
+	built = build_list(c, n);
+	if (built)
+		memcpy(roots, built->refs, sizeof(built->refs));
+	return c->error;
+}
+
+static int build_class(struct compiler *c, size_t group, uint32_t class_id,
+		       const struct dmm_gen_meta *meta)
+{
+	unsigned int dir, proto, local;
+	int r = 0;
+
+	for (dir = 0; dir < DMM_NUM_DIRS; dir++)
+		for (proto = 0; proto < DMM_NUM_PROTOS && r == 0; proto++)
+			r = build_roots(c, group, dir, proto, NULL,
+					&c->roots[DMM_ROOT_INDEX(class_id, dir, proto, 0)]);
+	for (local = 0; local < meta->n_local; local++)
+		for (proto = 0; proto < DMM_NUM_PROTOS && r == 0; proto++)
+			r = build_roots(
+				c, group, DMM_DIR_LISTEN, proto, &c->locals.items[local],
+				&c->roots[DMM_LOCAL_ROOT_INDEX(meta, class_id, local, proto, 0)]);
+	return r;
 }
 
 static int compiler_init(struct compiler *c, const struct dmm_policy *policy)
@@ -364,8 +398,36 @@ static int compiler_init(struct compiler *c, const struct dmm_policy *policy)
 	if (!c->list || !c->cost)
 		return -ENOMEM;
 	r = dmm_groups_make(policy, &c->groups);
+	r = r ? r : dmm_locals_make(policy, &c->locals);
 	for (f = 0; f < DMM_NUM_FAMILIES && r == 0; f++)
 		r = rank_prefixes(c, f);
+	return r;
+}
+
+/* The roots by which an address's local class is found: the prefixes as rules, in another compiler that
+ * shares the nodes. */
+static int build_locals(struct compiler *c)
+{
+	dmm_autofree struct dmm_policy_rule *rules = calloc(c->locals.n + 1, sizeof(*rules));
+	struct dmm_policy policy = { .rules = rules, .n_rules = c->locals.n };
+	struct compiler of_locals = { .budget = c->budget, .nodes = c->nodes };
+	const struct built *built;
+	int r = rules ? 0 : -ENOMEM;
+
+	for (size_t i = 0; i < c->locals.n && r == 0; i++) {
+		rules[i].remote = &c->locals.items[i];
+		rules[i].n_remote = 1;
+	}
+	r = r ? r : compiler_init(&of_locals, &policy);
+	for (size_t i = 0; i <= c->locals.n && r == 0; i++)
+		of_locals.list[i] = i;
+	built = r == 0 ? build_list(&of_locals, c->locals.n + 1) : NULL;
+	if (built)
+		memcpy(c->local_root, built->refs, sizeof(c->local_root));
+	c->nodes = of_locals.nodes;
+	of_locals.nodes = (struct dmm_nodes){ 0 };
+	r = r ? r : of_locals.error;
+	compiler_free(&of_locals);
 	return r;
 }
 
@@ -373,7 +435,14 @@ static int make_roots(struct compiler *c, uint32_t n_classes)
 {
 	size_t i;
 
-	c->n_roots = (size_t)n_classes * DMM_ROOTS_PER_CLASS;
+	c->n_roots = (size_t)n_classes * DMM_ROOTS_PER_CLASS +
+		     n_classes * c->locals.n * DMM_NUM_PROTOS * DMM_NUM_FAMILIES;
+	for (i = 0; i < c->policy->n_rules; i++)
+		c->cost[i].bytes += c->policy->rules[i].n_local * n_classes * DMM_NUM_PROTOS *
+				    DMM_NUM_FAMILIES * sizeof(*c->roots);
+	check_budget(c);
+	if (c->error)
+		return c->error;
 	c->roots = calloc(c->n_roots, sizeof(*c->roots));
 	if (!c->roots)
 		return -ENOMEM;
@@ -383,18 +452,20 @@ static int make_roots(struct compiler *c, uint32_t n_classes)
 }
 
 /* Builds all classes; @class_ids has one for each group. */
-static int build_classes(struct compiler *c, const uint32_t *class_ids, unsigned int n_dirs)
+static int build_classes(struct compiler *c, const uint32_t *class_ids)
 {
+	struct dmm_gen_meta meta = { .n_local = c->locals.n };
 	uint32_t highest = 0;
 	size_t g;
 	int r;
 
 	for (g = 0; g < c->groups.n; g++)
 		highest = DMM_MAX(highest, class_ids[g]);
-	r = make_roots(c, highest + 1);
+	meta.n_classes = highest + 1;
+	r = make_roots(c, meta.n_classes);
 	for (g = 0; g < c->groups.n && r == 0; g++)
-		r = build_class(c, g, class_ids[g], n_dirs);
-	return r;
+		r = build_class(c, g, class_ids[g], &meta);
+	return r ? r : build_locals(c);
 }
 
 static int ask_classes(const struct compiler *c, const struct dmm_compile_env *env, uint32_t *ret,
@@ -469,7 +540,10 @@ static void set_meta(const struct compiler *c, const struct dmm_compile_env *env
 {
 	meta->generation = env->generation;
 	meta->n_rules = c->policy->n_rules;
-	meta->n_classes = c->n_roots / DMM_ROOTS_PER_CLASS;
+	meta->n_classes = c->n_roots /
+			  (DMM_ROOTS_PER_CLASS + c->locals.n * DMM_NUM_PROTOS * DMM_NUM_FAMILIES);
+	meta->n_local = c->locals.n;
+	memcpy(meta->local_root, c->local_root, sizeof(meta->local_root));
 	meta->n_nodes = c->nodes.n;
 	meta->n_runs = c->runs.n_table;
 	meta->n_roots = c->n_roots;
@@ -546,7 +620,7 @@ int dmm_policy_compile(const struct dmm_policy *policy, const struct dmm_compile
 	if (r == 0)
 		r = class_ids ? ask_classes(&c, env, class_ids, found) : -ENOMEM;
 	if (r == 0)
-		r = build_classes(&c, class_ids, DMM_NUM_DIRS);
+		r = build_classes(&c, class_ids);
 	if (r == 0)
 		r = make_tables(&c, env, ret);
 	if (r == -E2BIG)
@@ -569,7 +643,7 @@ int dmm_policy_live_rules(const struct dmm_policy *policy, bool *live)
 	for (i = 0; i < c.groups.n && r == 0; i++)
 		class_ids[i] = i;
 	if (r == 0)
-		r = build_classes(&c, class_ids, DMM_DIR_CONNECT + 1);
+		r = build_classes(&c, class_ids);
 	/* a run is written out only for a leaf, and a leaf only for addresses that reach it */
 	for (i = 0; i < c.runs.n_ids && r == 0; i++) {
 		const struct dmm_run_id *id = &c.runs.ids[i];

@@ -30,14 +30,18 @@ struct dmm_compile_env {
  * what the env's functions returned. Classes whose rules are equal share their tables. A cgroup's
  * class takes the rules of its own cgroup, of every cgroup above it and of none; class 0 those of
  * none. Roots of class ids below n_classes that the policy does not name are DMM_REF_NONE. Protocol
- * `udp` and direction `listen` are compiled like the rest. */
+ * `udp` is compiled like the rest. */
 int dmm_policy_compile(const struct dmm_policy *policy, const struct dmm_compile_env *env,
 		       struct dmm_tables *ret, struct dmm_findings *found);
 void dmm_tables_free(struct dmm_tables *tables);
 
 /* The matcher over tables in memory (tests, dmmctl check). DMM_NO_RULE: a class the tables do not
- * know, or inconsistent tables. */
+ * know, or inconsistent tables. Direction LISTEN: see dmm_tables_match_client(). */
 uint32_t dmm_tables_match(const struct dmm_tables *tables, uint32_t class_id,
 			  enum dmm_direction dir, enum dmm_proto proto, const uint8_t remote[16],
 			  uint16_t port);
+/* From @remote to a server at @local. */
+uint32_t dmm_tables_match_client(const struct dmm_tables *tables, uint32_t class_id,
+				 enum dmm_proto proto, const uint8_t local[16], uint16_t port,
+				 const uint8_t remote[16]);
 const struct dmm_rule *dmm_tables_rule(const struct dmm_tables *tables, uint32_t rule);

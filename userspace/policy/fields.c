@@ -128,13 +128,39 @@ static const struct dmm_field remote_fields[] = {
 	  .max = 4096,
 	  .doc = "Ports and port ranges, any of which holds; without it any port.",
 	  .offset = IN(_rule, ports),
-	  .count_offset = IN(_rule, n_ports) },
+	  .count_offset = IN(_rule, n_ports),
+	  .place_offset = IN(_rule, ports_place) },
 };
 
 static const struct dmm_object remote_object = {
 	.name = "remote",
 	.doc = "The other end of the connection.",
 	FIELDS(remote_fields),
+};
+
+static const struct dmm_field local_fields[] = {
+	{ .name = "cidr",
+	  .type = DMM_FIELD_CIDRS,
+	  .min = 1,
+	  .max = 1024,
+	  .doc = "Prefixes, any of which holds the address that the client used; without it any.",
+	  .offset = IN(_rule, local),
+	  .count_offset = IN(_rule, n_local),
+	  .place_offset = IN(_rule, local_place) },
+	{ .name = "ports",
+	  .type = DMM_FIELD_PORTS,
+	  .min = 1,
+	  .max = 4096,
+	  .doc = "Ports and port ranges that the server listens on; without it any.",
+	  .offset = IN(_rule, local_ports),
+	  .count_offset = IN(_rule, n_local_ports),
+	  .place_offset = IN(_rule, local_ports_place) },
+};
+
+static const struct dmm_object local_object = {
+	.name = "local",
+	.doc = "This end of the connection, for direction: listen.",
+	FIELDS(local_fields),
 };
 
 static const struct dmm_field match_fields[] = {
@@ -152,18 +178,22 @@ static const struct dmm_field match_fields[] = {
 	  .place_offset = IN(_rule, proto_place) },
 	{ .name = "direction",
 	  .type = DMM_FIELD_DIR,
-	  .words = WORDS("connect"),
-	  .later = WORDS("listen", "any"),
-	  .doc = "connect: connections that the application opens.",
-	  .offset = IN(_rule, dir) },
+	  .words = WORDS("connect", "listen", "any"),
+	  .fallback = "connect",
+	  .doc = "connect: connections that the application opens; listen: its clients'.",
+	  .offset = IN(_rule, dir),
+	  .place_offset = IN(_rule, dir_place) },
 	{ .name = "remote",
 	  .type = DMM_FIELD_OBJECT,
-	  .doc = "Where the connection goes.",
+	  .doc = "Where the connection goes; of direction: listen where it comes from.",
 	  .object = &remote_object },
 	LATER("uid", "Users and user ranges."),
 	LATER("comm", "Name of the process."),
 	LATER("netns", "Network namespace."),
-	LATER("local", "This end of the connection."),
+	{ .name = "local",
+	  .type = DMM_FIELD_OBJECT,
+	  .doc = "Where the application listens.",
+	  .object = &local_object },
 };
 
 static const struct dmm_object match_object = {

@@ -132,8 +132,9 @@ static void set_word(struct parser *p, const struct dmm_field *field, const stru
 		memcpy(at, &word, sizeof(word)); /* an enum */
 	else if (field->type == DMM_FIELD_BACKEND)
 		snprintf(at, DMM_NAME_LEN, "%s", s->text);
-	else if (field->type == DMM_FIELD_DIR)
-		flags[DMM_DIR_LISTEN] = false;
+	else if (field->type == DMM_FIELD_DIR) /* connect, listen, any */
+		for (int dir = 0; dir < DMM_NUM_DIRS; dir++)
+			flags[dir] = word == dir || word == DMM_NUM_DIRS;
 	else if (field->type == DMM_FIELD_PROTO && word < DMM_NUM_PROTOS)
 		flags[!word] = false; /* the words are tcp, udp, any */
 }
@@ -232,8 +233,7 @@ static void start_rule(struct dmm_policy_rule *rule)
 
 	for (i = 0; i < DMM_NUM_PROTOS; i++)
 		rule->proto[i] = true;
-	for (i = 0; i < DMM_NUM_DIRS; i++)
-		rule->dir[i] = true;
+	rule->dir[DMM_DIR_CONNECT] = true;
 }
 
 static int parse_list_item(struct parser *p, const struct dmm_field *field, void *target)
@@ -560,6 +560,7 @@ static struct dmm_policy *new_policy(const char *file)
 	policy->source = strdup(file);
 	snprintf(policy->fallback.name, sizeof(policy->fallback.name), "default");
 	start_rule(&policy->fallback);
+	policy->fallback.dir[DMM_DIR_LISTEN] = true;
 	return policy;
 }
 

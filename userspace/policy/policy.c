@@ -10,6 +10,8 @@ static void free_rule(struct dmm_policy_rule *rule)
 	free(rule->remote);
 	free(rule->except);
 	free(rule->ports);
+	free(rule->local);
+	free(rule->local_ports);
 }
 
 void dmm_policy_free(struct dmm_policy *policy)

@@ -76,13 +76,20 @@ struct dmm_policy_rule {
 	size_t n_remote;
 	struct dmm_cidr *except;
 	size_t n_except;
-	struct dmm_port_range *ports; /* n_ports 0: any */
-	size_t n_ports;
+	struct dmm_port_range
+		*ports;		/* the server's: remote ones of connect, local ones of listen; */
+	size_t n_ports;		/* 0: any */
+	struct dmm_cidr *local; /* of listen: n_local 0: any */
+	size_t n_local;
+	struct dmm_port_range *local_ports; /* as written; moved to @ports once checked */
+	size_t n_local_ports;
 	enum dmm_action action;
 	char stack[DMM_NAME_LEN]; /* for DMM_ACTION_STACK */
 	enum dmm_unavailable on_unavailable;
 	struct dmm_place place, cgroup_place, stack_place;
-	struct dmm_place proto_place, except_place, unavailable_place; /* line 0: not given */
+	/* line 0: not given */
+	struct dmm_place proto_place, dir_place, except_place, ports_place, unavailable_place;
+	struct dmm_place local_place, local_ports_place;
 };
 
 struct dmm_policy {

@@ -38,6 +38,19 @@ uint32_t dmm_tables_match(const struct dmm_tables *tables, uint32_t class_id,
 			 dmm_addr_is_v4(remote) ? DMM_FAMILY_V4 : DMM_FAMILY_V6, remote, port);
 }
 
+uint32_t dmm_tables_match_client(const struct dmm_tables *tables, uint32_t class_id,
+				 enum dmm_proto proto, const uint8_t local[16], uint16_t port,
+				 const uint8_t remote[16])
+{
+	const struct dmm_gen_meta *meta = block_at(tables, DMM_TABLE_META, 0);
+
+	if (!meta || class_id >= meta->n_classes)
+		return DMM_NO_RULE;
+	return dmm_match_client(tables, class_id, proto,
+				dmm_addr_is_v4(remote) ? DMM_FAMILY_V4 : DMM_FAMILY_V6, local, port,
+				remote);
+}
+
 const struct dmm_rule *dmm_tables_rule(const struct dmm_tables *tables, uint32_t rule)
 {
 	const struct dmm_rules_block *block =

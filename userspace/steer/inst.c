@@ -87,7 +87,7 @@ int dmm_steer_inst_begin(struct dmm_steer *steer, uint32_t id, const struct dmm_
 	return 0;
 }
 
-int dmm_steer_inst_mark(struct dmm_steer *steer, uint32_t id, int listener_fd)
+int dmm_steer_inst_mark(struct dmm_steer *steer, uint32_t id, int fd)
 {
 	struct dmm_relay_mark mark = { .instance = id };
 	struct dmm_instance inst;
@@ -96,9 +96,20 @@ int dmm_steer_inst_mark(struct dmm_steer *steer, uint32_t id, int listener_fd)
 	if (r < 0)
 		return r;
 	mark.incarnation = inst.incarnation;
-	r = bpf_map_update_elem(steer->map[DMM_MAP_relay_mark], &listener_fd, &mark, BPF_ANY);
-	return r < 0 ? dmm_steer_fail(r, NULL, "cannot mark the relay listener of %s", inst.name)
-		     : 0;
+	r = bpf_map_update_elem(steer->map[DMM_MAP_relay_mark], &fd, &mark, BPF_ANY);
+	return r < 0 ? dmm_steer_fail(r, NULL, "cannot mark a socket of %s", inst.name) : 0;
+}
+
+/* No link: that would take the program away when it is closed. */
+int dmm_steer_confine(struct dmm_steer *steer, int cgroup_fd)
+{
+	static const enum bpf_attach_type types[DMM_NUM_FAMILIES] = { BPF_CGROUP_INET4_CONNECT,
+								      BPF_CGROUP_INET6_CONNECT };
+	int r = 0;
+
+	for (int i = 0; i < DMM_NUM_FAMILIES && r == 0; i++)
+		r = bpf_prog_attach(steer->server[i].fd, cgroup_fd, types[i], BPF_F_ALLOW_MULTI);
+	return r < 0 ? dmm_steer_fail(r, NULL, "cannot confine sockets to servers") : 0;
 }
 
 int dmm_steer_inst_set_xsk(struct dmm_steer *steer, uint32_t id, uint32_t queue, int xsk_fd)

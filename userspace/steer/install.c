@@ -90,11 +90,55 @@ static int enter(struct dmm_steer *steer, struct dmm_live live, const int *fds)
 	return 0;
 }
 
+static uint32_t next_slot(const struct dmm_steer *steer)
+{
+	return (steer->live->slot + 1) % DMM_GEN_SLOTS;
+}
+
+/* What an older generation left in the slot. */
+static void drop_classes(struct dmm_steer *steer, uint32_t slot)
+{
+	int fd = steer->map[DMM_MAP_serv_class];
+	struct dmm_server_key key, next;
+	int r = bpf_map_get_next_key(fd, NULL, &next);
+
+	while (r == 0) {
+		key = next;
+		r = bpf_map_get_next_key(fd, &key, &next);
+		if (key.slot == slot)
+			bpf_map_delete_elem(fd, &key);
+	}
+}
+
+int dmm_steer_server_classes(struct dmm_steer *steer,
+			     int (*class_of)(void *ctx, uint64_t cgroup_id), void *ctx)
+{
+	int fd = steer->map[DMM_MAP_listeners], r, classes = steer->map[DMM_MAP_serv_class];
+	struct dmm_server_key to = { .slot = next_slot(steer) };
+	struct dmm_listener_key key, *after = NULL;
+	struct dmm_listener listener;
+
+	drop_classes(steer, to.slot);
+	for (; (r = bpf_map_get_next_key(fd, after, &key)) == 0; after = &key) {
+		int class_id;
+
+		if (bpf_map_lookup_elem(fd, &key, &listener) < 0 || !listener.n)
+			continue;
+		to.cgroup = listener.cgroup;
+		class_id = class_of(ctx, listener.cgroup);
+		if (class_id < 0)
+			continue;
+		r = bpf_map_update_elem(classes, &to, &class_id, BPF_ANY);
+		if (r < 0)
+			break;
+	}
+	return r == -ENOENT ? 0 : dmm_steer_fail(r, NULL, "cannot enter the classes of servers");
+}
+
 int dmm_steer_install(struct dmm_steer *steer, const struct dmm_tables *tables)
 {
 	const struct dmm_gen_meta *meta = tables->blocks[DMM_TABLE_META];
-	struct dmm_live live = { .slot = (steer->live->slot + 1) % DMM_GEN_SLOTS,
-				 .generation = meta->generation };
+	struct dmm_live live = { .slot = next_slot(steer), .generation = meta->generation };
 	int fds[DMM_NUM_TABLES] = { -1, -1, -1, -1, -1 };
 	uint32_t table;
 	int r = 0;

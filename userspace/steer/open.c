@@ -215,6 +215,10 @@ static int find_progs(struct dmm_steer *steer)
 		r = find_prog(steer, "xdp", &steer->xdp_prog);
 	for (i = 0; i < DMM_NUM_HOOKS && r == 0; i++)
 		r = find_prog(steer, dmm_hook_names[i], &steer->hook[i]);
+	if (r == 0)
+		r = find_prog(steer, "server4", &steer->server[DMM_FAMILY_V4]);
+	if (r == 0)
+		r = find_prog(steer, "server6", &steer->server[DMM_FAMILY_V6]);
 	return r;
 }
 

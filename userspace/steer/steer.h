@@ -75,6 +75,10 @@ int dmm_steer_beside(struct dmm_steer *steer,
 		     void (*fn)(void *ctx, const struct dmm_beside *beside), void *ctx);
 
 /* --- policy --- */
+/* Which class the servers of a cgroup have in the tables that dmm_steer_install() is given next; asked of
+ * each that has any. Negative: none. */
+int dmm_steer_server_classes(struct dmm_steer *steer,
+			     int (*class_of)(void *ctx, uint64_t cgroup_id), void *ctx);
 /* Installs @tables into the next slot and makes it live with one write. */
 int dmm_steer_install(struct dmm_steer *steer, const struct dmm_tables *tables);
 
@@ -99,8 +103,11 @@ struct dmm_inst_fds {
  * @inst gives name, stack, ifindex, n_queues, ports, relay ports, incarnation. */
 int dmm_steer_inst_begin(struct dmm_steer *steer, uint32_t id, const struct dmm_instance *inst,
 			 struct dmm_inst_fds *ret);
-/* Marks a relay listener as this incarnation's. */
-int dmm_steer_inst_mark(struct dmm_steer *steer, uint32_t id, int listener_fd);
+/* Marks a relay listener, or a socket to talk to servers with, as this incarnation's. */
+int dmm_steer_inst_mark(struct dmm_steer *steer, uint32_t id, int fd);
+/* Whatever is connected from @cgroup_fd on can only reach servers of attached cgroups, at addresses of
+ * the host. */
+int dmm_steer_confine(struct dmm_steer *steer, int cgroup_fd);
 int dmm_steer_inst_set_xsk(struct dmm_steer *steer, uint32_t id, uint32_t queue, int xsk_fd);
 /* Moves the slot to @state: READY enters its ports in the flow door; DEAD makes XDP pass them at once
  * and deletes its xsk entries, the ports stay guarded; FREE takes them out. */

@@ -25,6 +25,8 @@
 	X(rings)                                                                                   \
 	X(xsks)                                                                                    \
 	X(ports)                                                                                   \
+	X(listeners)                                                                               \
+	X(serv_class)                                                                              \
 	X(local)                                                                                   \
 	X(local_bits)                                                                              \
 	X(routes)                                                                                  \
@@ -88,6 +90,7 @@ struct dmm_steer {
 	const struct btf *btf; /* of an object that knows every table type */
 	int btf_fd;
 	struct dmm_prog hook[DMM_NUM_HOOKS];
+	struct dmm_prog server[DMM_NUM_FAMILIES]; /* what confines sockets to servers */
 	struct dmm_prog lo_prog, xdp_prog;
 	struct dmm_config config; /* as in the map */
 	struct dmm_live *live;	  /* mapped */

@@ -364,20 +364,57 @@ static int without_policy(const struct dmm_gen_meta *meta, struct dmm_decision *
 	return 1;
 }
 
+static void tell(const struct dmm_choice *choice, const struct dmm_gen_meta *meta,
+		 struct dmm_decision *ret)
+{
+	ret->verdict = choice->verdict;
+	ret->reason = choice->reason;
+	ret->rule = choice->rule;
+	ret->instance = choice->instance;
+	ret->generation = meta->generation;
+}
+
+/* 1: there is no policy, and *ret says so. */
+static int begin_decision(struct dmm_view *view, struct dmm_gen_meta *ret_meta,
+			  struct dmm_decision *ret)
+{
+	int r = dmm_view_meta(view, ret_meta);
+
+	if (r == 0)
+		r = dmm_view_config(view, &view->config);
+	return r < 0 ? r : without_policy(ret_meta, ret);
+}
+
+int dmm_view_decide_client(struct dmm_view *view, uint32_t class_id, const uint8_t local[16],
+			   uint16_t port, const uint8_t remote[16], struct dmm_decision *ret)
+{
+	struct dmm_decision d = { .class_id = class_id };
+	struct dmm_gen_meta meta;
+	struct dmm_choice choice;
+	int r = begin_decision(view, &meta, ret);
+
+	if (r)
+		return r < 0 ? r : 0;
+	dmm_decide_client(view, class_id, DMM_PROTO_TCP, local, port, remote, &choice);
+	if (choice.verdict == DMM_VERDICT_USERSPACE)
+		dmm_check_available(view, &choice);
+	tell(&choice, &meta, &d);
+	describe(view, remote, &choice, &d);
+	d.has_route = false; /* it came by the interface that it leaves by */
+	*ret = d;
+	return 0;
+}
+
 int dmm_view_decide(struct dmm_view *view, uint32_t class_id, enum dmm_proto proto,
 		    const uint8_t remote[16], uint16_t port, struct dmm_decision *ret)
 {
 	struct dmm_decision d = { .class_id = class_id };
 	struct dmm_gen_meta meta;
 	struct dmm_choice choice;
-	int r = dmm_view_meta(view, &meta);
+	int r = begin_decision(view, &meta, ret);
 
-	if (r == 0)
-		r = dmm_view_config(view, &view->config);
-	if (r < 0)
-		return r;
-	if (without_policy(&meta, ret))
-		return 0;
+	if (r)
+		return r < 0 ? r : 0;
 	if (proto == DMM_PROTO_TCP) {
 		dmm_decide(view, class_id, DMM_DIR_CONNECT, proto, remote, port, &choice);
 		if (choice.verdict == DMM_VERDICT_USERSPACE)
@@ -387,11 +424,7 @@ int dmm_view_decide(struct dmm_view *view, uint32_t class_id, enum dmm_proto pro
 		choice.rule = DMM_NO_RULE;
 		dmm_to_kernel(&choice, DMM_REASON_NOT_STREAM); /* the hooks look at TCP only */
 	}
-	d.verdict = choice.verdict;
-	d.reason = choice.reason;
-	d.rule = choice.rule;
-	d.instance = choice.instance;
-	d.generation = meta.generation;
+	tell(&choice, &meta, &d);
 	describe(view, remote, &choice, &d);
 	*ret = d;
 	return 0;

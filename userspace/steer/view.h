@@ -42,6 +42,9 @@ struct dmm_decision {
 };
 int dmm_view_decide(struct dmm_view *view, uint32_t class_id, enum dmm_proto proto,
 		    const uint8_t remote[16], uint16_t port, struct dmm_decision *ret);
+/* Of a client from @remote that comes to a server at @local. */
+int dmm_view_decide_client(struct dmm_view *view, uint32_t class_id, const uint8_t local[16],
+			   uint16_t port, const uint8_t remote[16], struct dmm_decision *ret);
 
 /* Calls @fn for every flow until it returns non-zero, which it returns: the open ones in all network
  * namespaces, then those that ended within DMM_CLOSED_SHOWN_NS, the latest first. */

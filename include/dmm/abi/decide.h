@@ -175,3 +175,32 @@ static __always_inline void dmm_decide(DMM_ENV env, __u32 class_id, enum dmm_dir
 	c->verdict = c->action == DMM_ACTION_REJECT ? DMM_VERDICT_REJECT : DMM_VERDICT_KERNEL;
 	c->reason = DMM_REASON_RULE;
 }
+
+/* What a client gets that comes to a server of @class_id: @local and @port (host byte order) are the
+ * server's, @remote is the client's. Fills all of @c; the source address is @local. */
+static __always_inline void dmm_decide_client(DMM_ENV env, __u32 class_id, enum dmm_proto proto,
+					      const __u8 *local, __u32 port, const __u8 *remote,
+					      struct dmm_choice *c)
+{
+	const struct dmm_rules_block *block;
+	const struct dmm_rule *rule;
+
+	__builtin_memset(c, 0, sizeof(*c));
+	c->rule = dmm_match_client(DMM_ENV_TABLES(env), class_id, proto, dmm_addr_family(remote),
+				   local, port, remote);
+	block = DMM_MATCH_BLOCK(DMM_ENV_TABLES(env), DMM_TABLE_RULES, c->rule / DMM_RULES_BLOCK);
+	if (c->rule == DMM_NO_RULE || !block) {
+		dmm_to_kernel(c, DMM_REASON_NO_POLICY);
+		return;
+	}
+	rule = &block->rule[dmm_in_block(c->rule, DMM_RULES_BLOCK)];
+	c->matched = rule;
+	c->action = rule->action;
+	c->on_unavailable = rule->on_unavailable;
+	c->instance = rule->instance;
+	c->reason = DMM_REASON_RULE;
+	__builtin_memcpy(c->source, local, 16);
+	c->verdict = c->action == DMM_ACTION_STACK    ? DMM_VERDICT_USERSPACE
+		     : c->action == DMM_ACTION_REJECT ? DMM_VERDICT_REJECT
+						      : DMM_VERDICT_KERNEL;
+}

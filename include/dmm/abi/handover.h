@@ -13,7 +13,7 @@
 
 #include <dmm/abi/types.h>
 
-#define DMM_HANDOVER_VERSION 4
+#define DMM_HANDOVER_VERSION 5
 
 enum dmm_msg_kind {
 	DMM_MSG_HANDOVER, /* dmmd -> instance: struct dmm_handover + fds */
@@ -25,6 +25,8 @@ enum dmm_msg_kind {
 	DMM_MSG_STOP,	  /* dmmd -> instance: reset all flows and exit(0) */
 	DMM_MSG_HELLO,	  /* dmmd -> instance after adoption; answered by READY */
 	DMM_MSG_STARTED,  /* instance -> dmmd: its first, with its SCM_CREDENTIALS */
+	DMM_MSG_WANT,	  /* instance -> dmmd: struct dmm_msg_want */
+	DMM_MSG_SOCKETS, /* dmmd -> instance: struct dmm_msg_sockets + n fds; the answer, n may be 0 */
 };
 
 struct dmm_msg {
@@ -84,6 +86,22 @@ struct dmm_handover_xsk {
 #define DMM_XSK_NEED_WAKEUP 2u
 #define DMM_XSK_NATIVE	    4u
 #define DMM_XSK_UNBOUND	    8u /* the instance binds it, once it has mapped the rings */
+
+/* More sockets to talk to servers with, please. */
+struct dmm_msg_want {
+	enum dmm_family family;
+};
+
+/* TCP sockets of one family, each bound to one of the instance's ports on all addresses. (One that has
+ * spoken IPv4 as an IPv6 socket cannot be used for IPv6 any more.) */
+#define DMM_MAX_SOCKETS 250 /* a message takes 253 descriptors */
+
+struct dmm_msg_sockets {
+	enum dmm_family family;
+	__u16 pad;
+	__u16 n;
+	__u16 port[DMM_MAX_SOCKETS]; /* host byte order */
+};
 
 struct dmm_msg_text {
 	char text[512];

@@ -50,6 +50,20 @@ struct dmm_instance {
 #define DMM_PORT_USED	  1u
 #define DMM_PORT_CLAIM_MS 200000u /* longer than a kernel connect() may last (tcp_syn_retries 6) */
 
+/* A flow that a client on the wire began, in struct dmm_inst_shared: wire[i] belongs to port_first + i,
+ * which is the port that the instance talks to the server's socket from, over loopback. The flow door
+ * finds it by its addresses: from head[] of their dmm_wire_hash() by next, an index + 1, 0 at the end.
+ * The instance alone writes it: an entry is whole before it is linked in, and stays so for the readers
+ * that are past the link when it is taken out. A chain is at most DMM_WIRE_CHAIN long. */
+#define DMM_WIRE_HEADS 32768
+#define DMM_WIRE_CHAIN 16
+
+struct dmm_wire {
+	__u8 remote[16], local[16];
+	__be16 remote_port, local_port;
+	__u32 next;
+};
+
 struct dmm_inst_shared {
 	__u64 beat_ns;	 /* CLOCK_MONOTONIC_COARSE of the last loop turn, >= 5 per second */
 	__u32 next_port; /* rotor of the connect hook */
@@ -58,18 +72,52 @@ struct dmm_inst_shared {
 	__u64 flows_opened, flows_refused, flows_timed_out, flows_reset;
 	__u64 strangers; /* connections to the relay port that no hook registered */
 	__u64 tx_no_frame, rx_dropped, no_neighbour;
-	__u64 memory_bytes; /* flow buffers held now */
-	__u8 pad[4096 - 8 - 4 - 4 - 13 * 8 - 256];
+	__u64 memory_bytes;    /* flow buffers held now */
+	__u64 clients_dropped; /* SYNs of clients that there was no room for: they come again */
+	__u8 pad[4096 - 8 - 4 - 4 - 14 * 8 - 256];
 	char last_words[256]; /* why it is about to exit, NUL-terminated; not to be trusted */
 	__u32 port[DMM_MAX_PORTS];
+	__u64 seed[2]; /* of dmm_wire_hash(), unknown to the wire */
+	__u32 head[DMM_WIRE_HEADS];
+	struct dmm_wire wire[DMM_MAX_PORTS];
 };
 
-/* dmm_ports[proto << 16 | port (host order)]: the flow door's owner of a local port. */
-enum dmm_port_state { DMM_PORT_KERNEL, DMM_PORT_RANGE /* an instance's outgoing range */ };
+/* dmm_ports[proto << 16 | port (host order)]: the flow door's owner of a local port.
+ *   KERNEL  nobody else's
+ *   RANGE   of an instance's localPorts
+ *   SERVED  an attached cgroup listens there, or has: the kernel's, but for the flows of @served (bits
+ *           of instances), and for new ones that a rule gives to a stack */
+enum dmm_port_state { DMM_PORT_KERNEL, DMM_PORT_RANGE, DMM_PORT_SERVED };
 
 struct dmm_port {
 	enum dmm_port_state state;
-	__u32 instance;
+	__u32 instance; /* RANGE */
+	__u64 served;
+};
+
+/* dmm_listeners: TCP listeners of attached cgroups, by what they are bound to: "any" is :: or
+ * ::ffff:0.0.0.0. Written by the hooks. Where several share an address it is told of the latest. */
+struct dmm_listener_key {
+	__u8 addr[16];
+	__be16 port;
+	__u16 pad;
+};
+
+struct dmm_listener {
+	__u32 n; /* sockets */
+	__u32 pad;
+	__u64 cgroup;
+	__u32 pid, uid; /* of whose listen() it was */
+	char comm[16];
+};
+#define DMM_MAX_LISTENERS 16384
+
+/* dmm_serv_class: the class of servers of a cgroup in the generation of a slot, class 0 where there is
+ * none. Written by dmmd before that generation goes live, and by the hooks for servers that begin. */
+struct dmm_server_key {
+	__u64 cgroup;
+	__u32 slot;
+	__u32 pad;
 };
 
 /* dmm_local[addr]: the namespace's own addresses, mirrored from netlink. */
@@ -108,6 +156,7 @@ enum dmm_sock_stage {
 	DMM_SOCK_DECIDED,
 	DMM_SOCK_STARTED, /* CONNECT_CB: the SYN leaves, or the lo filter may hold it */
 	DMM_SOCK_ENDED,
+	DMM_SOCK_LISTENING,
 };
 
 /* dmm_sock: per-socket state (sk_storage), the one place that knows of an open flow. Made in
@@ -127,7 +176,7 @@ struct dmm_sock {
 	__u32 claim;	   /* stamp of the wire port while no SYN has left, else 0 */
 	__u32 pid;	   /* of the process that called connect() */
 	__u32 uid;
-	__u32 pad;
+	enum dmm_direction direction;
 	__u64 cgroup;
 	__u64 decided_ns;
 	char comm[16];
@@ -156,7 +205,7 @@ struct dmm_flow {
 	__u32 instance;
 	__u32 pid;
 	__u32 uid;
-	__u32 pad;
+	enum dmm_direction direction;
 	__u8 local[16], remote[16];
 	__be16 local_port, remote_port; /* as the application and the wire see them */
 	__be16 app_port, relay_port;	/* the relay leg on loopback; 0 in the kernel */
@@ -191,8 +240,8 @@ struct dmm_peer {
 	__u64 cgroup; /* of the application, as in dmm_sock */
 };
 
-/* dmm_relay_mark (sk_storage of a relay listener): only dmmd can write it, so nobody can squat on
- * the port of a dead instance. */
+/* dmm_relay_mark (sk_storage of what dmmd makes for an instance: relay listeners, sockets that are bound to
+ * its ports): only dmmd can write it, so nobody can squat on the port of a dead instance. */
 struct dmm_relay_mark {
 	__u32 instance;
 	__u32 incarnation;
@@ -226,7 +275,7 @@ struct dmm_inst_stats {
 
 /* dmm_counters[reason] (per CPU): how often each reason decided. */
 
-_Static_assert(sizeof(struct dmm_inst_shared) == 4096 + 4 * DMM_MAX_PORTS, "header is one page");
+_Static_assert(__builtin_offsetof(struct dmm_inst_shared, port) == 4096, "header is one page");
 /* with the kernel's own 72 bytes it comes from the slab of 256 */
 _Static_assert(sizeof(struct dmm_sock) == 184, "a socket's state");
 _Static_assert(sizeof(struct dmm_tuple) == 36, "map key layout is ABI");

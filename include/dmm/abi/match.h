@@ -32,21 +32,20 @@ static __always_inline const struct dmm_run *dmm_match_run(DMM_MATCH_TABLES tabl
 	return block ? &block->run[dmm_in_block(index, DMM_RUNS_BLOCK)] : 0;
 }
 
-/* Which rule decides a flow of @class_id to @remote (16 bytes, IPv4 mapped) port @port (host byte
- * order)? A rule index, or DMM_NO_RULE where the tables are inconsistent (counted by callers). */
-static __always_inline __u32 dmm_match(DMM_MATCH_TABLES tables, __u32 class_id,
-				       enum dmm_direction dir, enum dmm_proto proto,
-				       enum dmm_family family, const __u8 *remote, __u32 port)
+/* The ref at @index in ROOTS. */
+static __always_inline __u32 dmm_match_root(DMM_MATCH_TABLES tables, __u32 index)
 {
-	__u32 root = DMM_ROOT_INDEX(class_id, dir, proto, family);
 	const struct dmm_roots_block *roots;
-	const struct dmm_run *run;
-	__u32 ref, lo, hi, i;
 
-	roots = DMM_MATCH_BLOCK(tables, DMM_TABLE_ROOTS, root / DMM_ROOTS_BLOCK);
-	if (!roots)
-		return DMM_NO_RULE;
-	ref = roots->ref[dmm_in_block(root, DMM_ROOTS_BLOCK)];
+	roots = DMM_MATCH_BLOCK(tables, DMM_TABLE_ROOTS, index / DMM_ROOTS_BLOCK);
+	return roots ? roots->ref[dmm_in_block(index, DMM_ROOTS_BLOCK)] : DMM_REF_NONE;
+}
+
+/* From a root by the bytes of @addr to a leaf, DMM_REF_NONE: there is none. */
+static __always_inline __u32 dmm_match_walk(DMM_MATCH_TABLES tables, __u32 ref,
+					    enum dmm_family family, const __u8 *addr)
+{
+	__u32 i;
 
 	for (i = family == DMM_FAMILY_V4 ? 12 : 0; i < 16; i++) {
 		const struct dmm_node *node;
@@ -55,10 +54,19 @@ static __always_inline __u32 dmm_match(DMM_MATCH_TABLES tables, __u32 class_id,
 			break;
 		node = DMM_MATCH_BLOCK(tables, DMM_TABLE_NODES, ref);
 		if (!node)
-			return DMM_NO_RULE;
-		ref = node->child[remote[i & 15]];
+			return DMM_REF_NONE;
+		ref = node->child[addr[i & 15]];
 	}
-	if (!(ref & DMM_REF_LEAF) || ref == DMM_REF_NONE)
+	return ref & DMM_REF_LEAF ? ref : DMM_REF_NONE;
+}
+
+/* The rule of @port in the run that the leaf @ref stands for. */
+static __always_inline __u32 dmm_match_port(DMM_MATCH_TABLES tables, __u32 ref, __u32 port)
+{
+	const struct dmm_run *run;
+	__u32 lo, hi, i;
+
+	if (ref == DMM_REF_NONE)
 		return DMM_NO_RULE;
 	if (ref & DMM_REF_RULE)
 		return ref & DMM_REF_VALUE;
@@ -86,4 +94,37 @@ static __always_inline __u32 dmm_match(DMM_MATCH_TABLES tables, __u32 class_id,
 	}
 	run = dmm_match_run(tables, ref + lo);
 	return run ? run->rule : DMM_NO_RULE;
+}
+
+/* Which rule decides a flow of @class_id to @remote (16 bytes, IPv4 mapped) port @port (host byte
+ * order)? A rule index, or DMM_NO_RULE where the tables are inconsistent (counted by callers). Direction
+ * LISTEN: from @remote, to a server on @port at an address that no rule's `local` names. */
+static __always_inline __u32 dmm_match(DMM_MATCH_TABLES tables, __u32 class_id,
+				       enum dmm_direction dir, enum dmm_proto proto,
+				       enum dmm_family family, const __u8 *remote, __u32 port)
+{
+	__u32 ref = dmm_match_root(tables, DMM_ROOT_INDEX(class_id, dir, proto, family));
+
+	return dmm_match_port(tables, dmm_match_walk(tables, ref, family, remote), port);
+}
+
+/* Direction LISTEN: which rule decides a flow from @remote to a server of @class_id that listens on
+ * @local, port @port? */
+static __always_inline __u32 dmm_match_client(DMM_MATCH_TABLES tables, __u32 class_id,
+					      enum dmm_proto proto, enum dmm_family family,
+					      const __u8 *local, __u32 port, const __u8 *remote)
+{
+	const struct dmm_gen_meta *meta = DMM_MATCH_BLOCK(tables, DMM_TABLE_META, 0);
+	__u32 index = DMM_ROOT_INDEX(class_id, DMM_DIR_LISTEN, proto, family), ref, at;
+
+	if (!meta || class_id >= meta->n_classes)
+		return DMM_NO_RULE;
+	if (meta->n_local) {
+		at = dmm_match_walk(tables, meta->local_root[family & 1], family, local) &
+		     DMM_REF_VALUE;
+		if (at < meta->n_local)
+			index = DMM_LOCAL_ROOT_INDEX(meta, class_id, at, proto, family);
+	}
+	ref = dmm_match_root(tables, index);
+	return dmm_match_port(tables, dmm_match_walk(tables, ref, family, remote), port);
 }

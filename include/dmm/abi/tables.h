@@ -12,6 +12,10 @@
  *
  * A ref is a node index or a leaf: DMM_REF_LEAF | DMM_REF_RULE | rule where all ports are alike, else
  * DMM_REF_LEAF | index into RUNS. Every walk ends in a leaf after at most 4 (IPv4) or 16 (IPv6) nodes.
+ * In direction LISTEN the walk is by the client's address and the ports are the server's. Which prefixes
+ * of rules' `local` hold the server's address is asked first: META.local_root leads by it to a local
+ * class, a leaf's rule: n_local is "none of them", and has the roots that DMM_ROOT_INDEX tells, the
+ * others those of DMM_LOCAL_ROOT_INDEX, behind them.
  * RUNS[leaf].first is the number n of intervals that follow: RUNS[leaf+1..leaf+n] are ordered by .first
  * (the first is 0), interval i covers ports .first to the next one's .first - 1. All host byte order. */
 #pragma once
@@ -46,6 +50,12 @@ struct dmm_roots_block {
 #define DMM_ROOTS_PER_CLASS (DMM_NUM_DIRS * DMM_NUM_PROTOS * DMM_NUM_FAMILIES)
 #define DMM_ROOT_INDEX(class_id, dir, proto, family)                                               \
 	((class_id)*DMM_ROOTS_PER_CLASS + ((dir)*DMM_NUM_PROTOS + (proto)) * DMM_NUM_FAMILIES +    \
+	 (family))
+
+#define DMM_LOCAL_ROOT_INDEX(meta, class_id, local, proto, family)                                 \
+	((meta)->n_classes * DMM_ROOTS_PER_CLASS +                                                 \
+	 (((class_id) * (meta)->n_local + (local)) * DMM_NUM_PROTOS + (proto)) *                   \
+		 DMM_NUM_FAMILIES +                                                                \
 	 (family))
 
 struct dmm_node {
@@ -90,7 +100,9 @@ struct dmm_gen_meta {
 	__u64 applied_at; /* CLOCK_REALTIME, ns */
 	char policy[DMM_NAME_LEN];
 	char source[256]; /* file it came from, for explain */
-	__u8 pad[DMM_BLOCK - 6 * 4 - 8 - DMM_NAME_LEN - 256];
+	__u32 n_local;
+	__u32 local_root[DMM_NUM_FAMILIES];
+	__u8 pad[DMM_BLOCK - 6 * 4 - 8 - DMM_NAME_LEN - 256 - 4 - 4 * DMM_NUM_FAMILIES];
 };
 
 _Static_assert(sizeof(struct dmm_roots_block) == DMM_BLOCK, "roots block");

@@ -7,7 +7,7 @@
 #include <linux/types.h>
 
 /* Changes whenever a pinned map's meaning changes: dmmd refuses pins of another layout by name. */
-#define DMM_ABI_LAYOUT 4
+#define DMM_ABI_LAYOUT 5
 
 #define DMM_MAX_INSTANCES 64	/* slots in every per-instance map; slot = instance id */
 #define DMM_MAX_QUEUES	  64	/* per instance: xsk index = instance * DMM_MAX_QUEUES + queue */
@@ -103,7 +103,15 @@ enum dmm_inst_state {
 	X(IP_OPTIONS, "ip-options",                                                                \
 	  "sockets with IP options or IPv6 extension headers stay in the kernel")                  \
 	X(SYN_NOT_HELD, "syn-not-held",                                                            \
-	  "a relay SYN went past our filter on lo: the connection is reset")
+	  "a relay SYN went past our filter on lo: the connection is reset")                       \
+	X(XDP_NO_LISTENER, "no-listener",                                                          \
+	  "nobody of an attached cgroup listens there (any more): the kernel answers")             \
+	X(XDP_BACKLOG_FULL, "backlog-full", "the server's backlog is full: the kernel drops it")   \
+	X(XDP_KERNEL_FLOW, "kernel-flow", "a flow that the kernel has, of a port that is served")  \
+	X(XDP_LISTEN_RULE, "listen-rule", "new client: its rule says kernel")                      \
+	X(XDP_LISTEN_REJECT, "listen-reject", "new client turned away by its rule: dropped")       \
+	X(NOT_BY_STACK, "not-by-stack",                                                            \
+	  "the client came through the kernel: before the rule, or by another interface")
 
 enum dmm_reason {
 #define DMM_X(name, word, text) DMM_REASON_##name,
