@@ -107,9 +107,9 @@ def nginx_reloads_under_load(w):
         w.use(stack)
         for options in ("", "reuseport"):
             p = w.nginx(options, requests=20)
-            load = w.start(w.wrk, 8)
+            load = w.start(w.wrk, 4)
             for _ in range(5):
-                time.sleep(1)
+                time.sleep(0.6)
                 p.send_signal(1)
             done, errors = load.result()
             assert done > 100, done

@@ -22,7 +22,7 @@
 #include "dmmd/sockets.h"
 
 #define READY_MS    10000 /* from start to READY */
-#define BUSY_MS	    5000  /* how long a queue may stay with the process before */
+#define BUSY_MS	    10000 /* how long a queue may stay with the process before */
 #define BUSY_TRY_MS 50
 #define END_MS	    2000 /* from STOP to SIGKILL */
 #define AWAY_MS	    1000 /* how often to look for an interface that is gone or taken */
