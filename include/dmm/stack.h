@@ -23,7 +23,7 @@
 #include <dmm/pktio.h>
 
 /* Raised when a struct or a meaning changes; the host refuses any other by name. */
-#define DMM_STACK_ABI	 1
+#define DMM_STACK_ABI	 2
 #define DMM_STACK_SYMBOL "dmm_stack_plugin"
 
 struct dmm_stack; /* the plug-in's own */
@@ -72,6 +72,13 @@ struct dmm_host {
 	/* CLOCK_MONOTONIC, ns; constant within one call into the plug-in. */
 	uint64_t (*now)(void *ctx);
 	void (*random)(void *ctx, void *buf, size_t len);
+	/* The initial sequence number of a connection, ours or a peer's to a listener: the plug-in
+	 * takes no other (RFC 6528). Asked once for each connection, host byte order. Under a SYN
+	 * flood the host answers SYNs itself, with numbers that are SYN cookies (RFC 4987); a client
+	 * that comes back is then given to the plug-in as a SYN and its ACK, and this returns the
+	 * number that the client knows. */
+	uint32_t (*isn)(void *ctx, const struct dmm_endpoint *local,
+			const struct dmm_endpoint *remote);
 	void (*log)(void *ctx, enum dmm_log_level level, const char *format, ...)
 		__attribute__((format(printf, 3, 4)));
 };

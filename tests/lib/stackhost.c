@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "instance/isn.h"
 #include "stackhost.h"
 
 #define FRAME_SIZE 2048
@@ -43,6 +44,8 @@ struct stackhost {
 	bool has_late, starved, peer_gone;
 
 	uint64_t clock, deadline, random;
+	struct isn isn;
+	uint32_t last_isn;
 	unsigned int violations;
 };
 
@@ -310,6 +313,15 @@ static void host_random(void *ctx, void *buf, size_t len)
 		*p++ = (uint8_t)(next_random(&h->random) >> 24);
 }
 
+static uint32_t host_isn(void *ctx, const struct dmm_endpoint *local,
+			 const struct dmm_endpoint *remote)
+{
+	struct stackhost *h = ctx;
+
+	h->last_isn = isn_make(&h->isn, local, remote, h->clock);
+	return h->last_isn;
+}
+
 static void host_log(void *ctx, enum dmm_log_level level, const char *format, ...)
 {
 	(void)ctx;
@@ -361,6 +373,7 @@ static int create(struct stackhost *h)
 				     .accepted = host_accepted,
 				     .now = host_now,
 				     .random = host_random,
+				     .isn = host_isn,
 				     .log = host_log };
 	return h->ops->create(&params, &h->host, &h->stack);
 }
@@ -385,6 +398,7 @@ int stackhost_open(const struct stackhost_params *params, struct stackhost **ret
 	h->params = *params;
 	h->random = params->seed * 2 + 0x9e3779b97f4a7c15;
 	h->clock = monotonic();
+	host_random(h, &h->isn, sizeof(h->isn));
 	h->next_port = FIRST_PORT;
 	if (params->wire >= 0)
 		fcntl(params->wire, F_SETFL, fcntl(params->wire, F_GETFL) | O_NONBLOCK);
@@ -678,4 +692,9 @@ void stackhost_pass(struct stackhost *h, uint64_t ms)
 void stackhost_set_starved(struct stackhost *h, bool starved)
 {
 	h->starved = starved;
+}
+
+uint32_t stackhost_last_isn(const struct stackhost *h)
+{
+	return h->last_isn;
 }

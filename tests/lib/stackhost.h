@@ -95,3 +95,5 @@ void stackhost_pass(struct stackhost *host, uint64_t ms);
 void stackhost_set_starved(struct stackhost *host, bool starved);
 /* How many frames the plug-in or the wire hold. */
 unsigned int stackhost_frames_out(const struct stackhost *host);
+/* The sequence number that the plug-in was last given. */
+uint32_t stackhost_last_isn(const struct stackhost *host);

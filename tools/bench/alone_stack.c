@@ -80,6 +80,14 @@ static void on_random(void *ctx, void *to, size_t len)
 		abort();
 }
 
+static uint32_t on_isn(void *ctx, const struct dmm_endpoint *local,
+		       const struct dmm_endpoint *remote)
+{
+	const struct alone *a = ctx;
+
+	return isn_make(&a->isn, local, remote, a->now);
+}
+
 static void on_log(void *ctx, enum dmm_log_level level, const char *format, ...)
 {
 	va_list ap;
@@ -226,6 +234,7 @@ static int open_stack(struct alone *a)
 	}
 	a->ops = a->plugin.ops;
 	a->now = dmm_now_ns();
+	on_random(a, &a->isn, sizeof(a->isn));
 	a->host = (struct dmm_host){ .abi = DMM_STACK_ABI,
 				     .ctx = a,
 				     .frame_alloc = on_alloc,
@@ -235,6 +244,7 @@ static int open_stack(struct alone *a)
 				     .accepted = on_accepted,
 				     .now = on_now,
 				     .random = on_random,
+				     .isn = on_isn,
 				     .log = on_log };
 	return a->ops->create(&params, &a->host, &a->stack);
 }

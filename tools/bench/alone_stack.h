@@ -8,6 +8,7 @@
 
 #include <dmm/stack.h>
 
+#include "instance/isn.h"
 #include "instance/link.h"
 #include "instance/plugin.h"
 #include "measure.h"
@@ -38,6 +39,7 @@ struct alone {
 	struct dmm_inst_shared shared;
 	struct plugin plugin;
 	struct dmm_host host;
+	struct isn isn;
 };
 
 /* alone_close() is due on failure, too. */

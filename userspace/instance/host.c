@@ -81,7 +81,8 @@ int host_shared_up(struct host *host)
 	if (page == MAP_FAILED)
 		return host_fail(host, -errno, "shared page: %s", strerror(errno));
 	host->shared = page;
-	if (getrandom(host->shared->seed, sizeof(host->shared->seed), 0) < 0)
+	if (getrandom(host->shared->seed, sizeof(host->shared->seed), 0) < 0 ||
+	    getrandom(&host->isn, sizeof(host->isn), 0) < 0)
 		return host_fail(host, -errno, "random numbers: %s", strerror(errno));
 	return 0;
 }

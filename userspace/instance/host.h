@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 
+#include "instance/isn.h"
 #include "instance/link.h"
 #include "instance/master.h"
 #include "instance/plugin.h"
@@ -37,6 +38,9 @@ struct host {
 	uint64_t worked_at;	    /* the last turn that had anything to do */
 	uint64_t stop_at;	    /* while draining and idle; 0: not yet */
 	uint64_t rx_dropped_before; /* by the kernel, as last read */
+	struct isn isn;
+	uint64_t cookies_until;	  /* somebody may have one */
+	uint64_t cookies_said_at; /* in the log; 0: never */
 	bool draining, stopping;
 	bool asked_for_sockets[DMM_NUM_FAMILIES];
 	int error;	     /* negative errno: the loop ends with it */
@@ -78,6 +82,10 @@ struct nexthop_events host_nexthop_events(struct host *host);
 struct mirror_events host_mirror_events(struct host *host);
 struct relay_outside host_relay_outside(struct host *host);
 void host_fill_params(const struct host *host, struct dmm_stack_params *ret);
+
+/* --- host_clients.c: for struct link_events --- */
+bool host_on_client_syn(void *ctx, const struct packet *p, const struct dmm_frame *frame);
+bool host_on_client_ack(void *ctx, const struct packet *p, const struct dmm_frame *frame);
 
 /* --- loop.c --- */
 /* Runs until dmmd says stop, a drain is through, or something ends it: 0 or negative errno. */

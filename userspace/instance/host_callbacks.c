@@ -28,18 +28,30 @@ static void on_frame_free(void *ctx, const struct dmm_frame *frame)
 	link_free(&host->link, frame);
 }
 
-/* A SYN that leaves is noted: by its number an ICMP error about it is told from a guess. */
-static void look_for_syn(struct host *host, const struct dmm_frame *f)
+/* A SYN of the plug-in's. One of a connection of ours is noted: by its number an ICMP error about it is
+ * told from a guess. True: the client has had it, with its cookie. */
+static bool on_syn_out(struct host *host, const struct dmm_frame *f, const struct packet *p)
 {
-	uint32_t header = f->data[0] >> 4 == 4 ? (f->data[0] & 0xf) * 4u : 40;
-	uint8_t proto = f->data[f->data[0] >> 4 == 4 ? 9 : 6];
-	const uint8_t *tcp = f->data + header;
-	uint16_t port;
+	const uint8_t *tcp = f->data + p->header;
+	struct dmm_endpoint local, remote;
 
-	if (proto != IPPROTO_TCP || f->len < header + 20 || !(tcp[13] & 0x02))
-		return;
-	memcpy(&port, tcp, sizeof(port));
-	relay_on_wire_syn(host->relay, port, packet_get32(tcp + 4));
+	memcpy(local.addr, p->src, 16);
+	memcpy(remote.addr, p->dst, 16);
+	memcpy(&local.port, tcp, 2);
+	memcpy(&remote.port, tcp + 2, 2);
+	if (tcp[13] & TCP_ACK)
+		return relay_came_by_cookie(host->relay, &local, &remote, NULL);
+	relay_on_wire_syn(host->relay, local.port, packet_get32(tcp + 4));
+	return false;
+}
+
+static bool is_syn(const struct dmm_frame *f)
+{
+	const bool v4 = f->len >= 20 && f->data[0] >> 4 == 4;
+	const uint32_t header = v4 ? (f->data[0] & 0xf) * 4u : 40;
+
+	return f->len >= header + 20 && f->data[v4 ? 9 : 6] == IPPROTO_TCP &&
+	       f->data[header + 13] & TCP_SYN;
 }
 
 static void on_output(void *ctx, const struct dmm_frame *frames, unsigned int n)
@@ -47,10 +59,16 @@ static void on_output(void *ctx, const struct dmm_frame *frames, unsigned int n)
 	struct host *host = ctx;
 	unsigned int i;
 
-	for (i = 0; host->relay && i < n; i++)
-		if (frames[i].len >= 40)
-			look_for_syn(host, &frames[i]);
-	link_output(&host->link, frames, n);
+	for (i = 0; i < n; i++) {
+		struct packet p;
+
+		if (host->relay && is_syn(&frames[i]) &&
+		    packet_parse(frames[i].data, frames[i].len, &p) &&
+		    on_syn_out(host, &frames[i], &p))
+			link_free(&host->link, &frames[i]);
+		else
+			link_output(&host->link, &frames[i], 1);
+	}
 }
 
 static void on_stack_event(void *ctx, void *user, uint32_t events, int err)
@@ -100,6 +118,17 @@ static void on_random(void *ctx, void *buf, size_t len)
 	}
 }
 
+static uint32_t on_isn(void *ctx, const struct dmm_endpoint *local,
+		       const struct dmm_endpoint *remote)
+{
+	struct host *host = ctx;
+	uint32_t isn;
+
+	if (host->relay && relay_came_by_cookie(host->relay, local, remote, &isn))
+		return isn;
+	return isn_make(&host->isn, local, remote, host->now);
+}
+
 static void on_log(void *ctx, enum dmm_log_level level, const char *format, ...)
 {
 	va_list ap;
@@ -122,6 +151,7 @@ void host_fill_callbacks(struct host *host)
 		.accepted = on_accepted,
 		.now = on_now,
 		.random = on_random,
+		.isn = on_isn,
 		.log = on_log,
 	};
 }
@@ -145,19 +175,6 @@ void host_fill_params(const struct host *host, struct dmm_stack_params *ret)
 
 /* --- for the link --- */
 
-/* A client's first packet, where a server listens: the flow door lets no other SYN through. */
-static bool on_client_syn(void *ctx, const struct packet *p, const uint8_t *tcp)
-{
-	struct host *host = ctx;
-	struct dmm_endpoint local, remote;
-
-	memcpy(local.addr, p->dst, 16);
-	memcpy(remote.addr, p->src, 16);
-	memcpy(&remote.port, tcp, 2);
-	memcpy(&local.port, tcp + 2, 2);
-	return !host->draining && relay_on_client_syn(host->relay, &local, &remote);
-}
-
 static void on_input(void *ctx, const struct dmm_frame *frames, unsigned int n)
 {
 	struct host *host = ctx;
@@ -174,7 +191,8 @@ static void on_icmp(void *ctx, const struct icmp_error *error)
 
 struct link_events host_link_events(struct host *host)
 {
-	return (struct link_events){ host, on_client_syn, on_input, on_icmp };
+	return (struct link_events){ host, host_on_client_syn, host_on_client_ack, on_input,
+				     on_icmp };
 }
 
 /* --- for the next hops --- */

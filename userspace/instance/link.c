@@ -43,10 +43,21 @@ static bool is_icmp(const struct packet *p)
 	return p->proto == (p->family == DMM_FAMILY_V4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
 }
 
-static bool is_syn(const struct packet *p, const uint8_t *ip)
+static bool is_tcp(const struct packet *p)
 {
-	return p->proto == IPPROTO_TCP && p->len >= p->header + 20u &&
-	       (ip[p->header + 13] & 0x17) == 0x02;
+	return p->proto == IPPROTO_TCP && !p->fragment && p->len >= p->header + 20u;
+}
+
+/* Those segments that the owner looks at: may the plug-in have it? */
+static bool may_pass(const struct link *link, const struct packet *p, const struct dmm_frame *f)
+{
+	const uint8_t flags = f->data[p->header + 13] & (TCP_SYN | TCP_ACK | TCP_RST);
+
+	if (flags == TCP_SYN && link->events.client_syn)
+		return link->events.client_syn(link->events.ctx, p, f);
+	if (flags == TCP_ACK && link->asks_acks)
+		return link->events.client_ack(link->events.ctx, p, f);
+	return true;
 }
 
 unsigned int link_receive(struct link *link)
@@ -66,9 +77,8 @@ unsigned int link_receive(struct link *link)
 		good[n_good] = got[i];
 		if (!strip(link, &good[n_good], &p))
 			link->shared->rx_dropped++;
-		else if (link->events.client_syn && is_syn(&p, good[n_good].data))
-			n_good += link->events.client_syn(link->events.ctx, &p,
-							  good[n_good].data + p.header);
+		else if (is_tcp(&p))
+			n_good += may_pass(link, &p, &good[n_good]);
 		else if (!is_icmp(&p))
 			n_good++;
 		else if (icmp_parse(&p, good[n_good].data, &error))
@@ -134,6 +144,12 @@ static void send_to(struct link *link, const uint8_t mac[6], const struct dmm_fr
 	link->shared->tx_bytes += f->len;
 	if (link->n_out == DMM_PKTIO_BATCH)
 		send_batch(link);
+}
+
+void link_answer(struct link *link, const struct dmm_frame *received,
+		 const struct dmm_frame *answer)
+{
+	send_to(link, received->data - ETH_HEADER + 6, answer);
 }
 
 static void addrs_of(const uint8_t *ip, uint8_t dst[16], uint8_t src[16])

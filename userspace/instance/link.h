@@ -13,8 +13,10 @@
 
 struct link_events {
 	void *ctx;
-	/* A TCP SYN without ACK; @tcp: its TCP header. False: drop it. Optional. */
-	bool (*client_syn)(void *ctx, const struct packet *p, const uint8_t *tcp);
+	/* A TCP SYN without ACK in @frame, @p says where. False: drop it. Optional. */
+	bool (*client_syn)(void *ctx, const struct packet *p, const struct dmm_frame *frame);
+	/* A TCP segment with ACK and neither SYN nor RST, while link.asks_acks. */
+	bool (*client_ack)(void *ctx, const struct packet *p, const struct dmm_frame *frame);
 	/* IP packets to us, borrowed. */
 	void (*input)(void *ctx, const struct dmm_frame *frames, unsigned int n);
 	void (*icmp)(void *ctx, const struct icmp_error *error);
@@ -31,6 +33,7 @@ struct link {
 	unsigned int n_out;
 	struct dmm_frame spare[DMM_PKTIO_BATCH]; /* allocated ahead */
 	unsigned int n_spare;
+	bool asks_acks;
 };
 
 /* Receives one batch and passes it on; returns how many frames there were. */
@@ -40,6 +43,10 @@ bool link_alloc(struct link *link, struct dmm_frame *frame);
 void link_free(struct link *link, const struct dmm_frame *frame);
 /* IP packets, ownership goes over. */
 void link_output(struct link *link, const struct dmm_frame *frames, unsigned int n);
+/* An IP packet back to where @received came from, whatever the way there is said to be: for answers
+ * that nothing may be remembered for. Ownership of @answer goes over. */
+void link_answer(struct link *link, const struct dmm_frame *received,
+		 const struct dmm_frame *answer);
 /* Everything output so far is on its way: once per turn. */
 void link_flush(struct link *link);
 /* Gives every frame back; what was output is flushed. */

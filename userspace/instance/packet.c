@@ -136,3 +136,60 @@ uint16_t checksum_transport(const struct packet *p, const uint8_t *payload, uint
 	sum = checksum_add(sum, p->dst + skip, 16 - skip);
 	return checksum_fold(checksum_add(sum, payload, len));
 }
+
+void packet_set_length(uint8_t *ip, enum dmm_family family, uint32_t len)
+{
+	if (family == DMM_FAMILY_V6) {
+		packet_put16(ip + 4, len - 40);
+		return;
+	}
+	packet_put16(ip + 2, len);
+	packet_put16(ip + 10, 0);
+	packet_put16(ip + 10, checksum_fold(checksum_add(0, ip, (ip[0] & 0xf) * 4)));
+}
+
+uint32_t packet_write_ip(const struct packet *p, uint32_t len, uint8_t *ret)
+{
+	bool v4 = p->family == DMM_FAMILY_V4;
+	uint32_t header = v4 ? 20 : 40;
+
+	memset(ret, 0, header);
+	if (v4) {
+		ret[0] = 0x45;
+		packet_put16(ret + 6, 0x4000); /* don't fragment */
+		ret[8] = 64;
+		ret[9] = p->proto;
+		memcpy(ret + 12, p->src + 12, 4);
+		memcpy(ret + 16, p->dst + 12, 4);
+	} else {
+		ret[0] = 0x60;
+		ret[6] = p->proto;
+		ret[7] = 64;
+		memcpy(ret + 8, p->src, 16);
+		memcpy(ret + 24, p->dst, 16);
+	}
+	packet_set_length(ret, p->family, header + len);
+	return header;
+}
+
+uint32_t packet_write_tcp(const struct packet *p, const struct tcp_header *tcp, uint8_t *ret)
+{
+	uint32_t len = tcp->mss ? 24 : 20, header = packet_write_ip(p, len, ret);
+	uint8_t *to = ret + header;
+
+	memset(to, 0, len);
+	memcpy(to, &tcp->src_port, 2);
+	memcpy(to + 2, &tcp->dst_port, 2);
+	packet_put32(to + 4, tcp->seq);
+	packet_put32(to + 8, tcp->ack);
+	to[12] = len << 2;
+	to[13] = tcp->flags;
+	packet_put16(to + 14, tcp->window);
+	if (tcp->mss) {
+		to[20] = 2;
+		to[21] = 4;
+		packet_put16(to + 22, tcp->mss);
+	}
+	packet_put16(to + 16, checksum_transport(p, to, len));
+	return header + len;
+}

@@ -52,6 +52,29 @@ void addr_from_v4(const uint8_t v4[4], uint8_t ret[16]);
 /* What may never be the source of a unicast packet from a wire. */
 bool addr_is_illegal_source(const uint8_t addr[16]);
 
+/* Headers of packets that the host sends itself: from @p's src to its dst; family and proto are to be
+ * set. */
+struct tcp_header {
+	uint16_t src_port, dst_port; /* network order */
+	uint32_t seq, ack;
+	uint8_t flags; /* TCP_* */
+	uint16_t window;
+	uint16_t mss; /* 0: no such option */
+};
+#define TCP_SYN 0x02u
+#define TCP_RST 0x04u
+#define TCP_ACK 0x10u
+
+/* Room for what packet_write_tcp() writes. */
+#define PACKET_TCP_MAX (40u + 24u)
+
+/* Before a payload of @len bytes; returns how long it is. */
+uint32_t packet_write_ip(const struct packet *p, uint32_t len, uint8_t *ret);
+/* A whole packet without data; returns its length. */
+uint32_t packet_write_tcp(const struct packet *p, const struct tcp_header *tcp, uint8_t *ret);
+/* @ip's length field, and IPv4's checksum with it. */
+void packet_set_length(uint8_t *ip, enum dmm_family family, uint32_t len);
+
 /* Sum of 16-bit words to be continued and folded; @data may be odd only in the last part. */
 uint32_t checksum_add(uint32_t sum, const void *data, uint32_t len);
 uint16_t checksum_fold(uint32_t sum);

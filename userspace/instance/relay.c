@@ -80,6 +80,7 @@ void relay_free_flow(struct relay *relay, struct flow *flow)
 		relay->n_closing--;
 	else
 		leave_active(relay);
+	relay->n_half_open -= was == FLOW_HALF_OPEN;
 	flow->state = FLOW_FREE;
 	if (flow->conn)
 		relay->args.ops->abort(flow->conn);

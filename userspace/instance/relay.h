@@ -67,9 +67,23 @@ void relay_on_stack(struct relay *relay, struct flow *flow, uint32_t events, int
 void relay_on_icmp(struct relay *relay, const struct icmp_error *error);
 /* A SYN of ours goes out on the wire: by its number ICMP errors about it are known. */
 void relay_on_wire_syn(struct relay *relay, uint16_t local_port, uint32_t seq);
-/* A client's SYN is about to be given to the plug-in. False: there is no room for it. */
-bool relay_on_client_syn(struct relay *relay, const struct dmm_endpoint *local,
-			 const struct dmm_endpoint *remote);
+/* A client's SYN came. What becomes of it: */
+enum relay_syn {
+	RELAY_SYN_DROP,
+	RELAY_SYN_PASS,	  /* to the plug-in */
+	RELAY_SYN_COOKIE, /* too many are half open: nothing is to be remembered of it */
+};
+enum relay_syn relay_on_client_syn(struct relay *relay, const struct dmm_endpoint *local,
+				   const struct dmm_endpoint *remote);
+/* A client came back with the SYN cookie @isn. False: there is no room for it now. */
+bool relay_on_client_cookie(struct relay *relay, const struct dmm_endpoint *local,
+			    const struct dmm_endpoint *remote, uint32_t isn);
+/* May @local and @remote be a client with a cookie: nobody that is known? */
+bool relay_is_unknown(struct relay *relay, const struct dmm_endpoint *local,
+		      const struct dmm_endpoint *remote);
+/* Did the client come with a SYN cookie? Then @ret_isn, if not NULL, is that. */
+bool relay_came_by_cookie(struct relay *relay, const struct dmm_endpoint *local,
+			  const struct dmm_endpoint *remote, uint32_t *ret_isn);
 /* Its handshake is done: the flow, NULL: reset it. */
 struct flow *relay_on_client(struct relay *relay, struct dmm_conn *conn,
 			     const struct dmm_endpoint *local, const struct dmm_endpoint *remote);

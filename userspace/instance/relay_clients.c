@@ -26,6 +26,8 @@
 #define HANDSHAKE_PATIENCE (30 * DMM_NS_PER_SEC)
 /* A server that does not accept: its kernel drops our SYN, as it would the client's last ACK. */
 #define JOIN_PATIENCE (120 * DMM_NS_PER_SEC)
+/* So many, then SYNs are answered by cookies: lwIP walks over them with every segment. */
+#define MAX_HALF_OPEN 256
 /* Sockets at rest below which more are asked for. */
 #define SOCKETS_LOW 256
 #define BACKLOG	    4096
@@ -249,19 +251,56 @@ static struct flow *begin(struct relay *relay, const struct dmm_endpoint *local,
 	}
 	pending_list(relay, flow);
 	relay_enter_active(relay);
+	relay->n_half_open++;
 	return flow;
 }
 
-bool relay_on_client_syn(struct relay *relay, const struct dmm_endpoint *local,
-			 const struct dmm_endpoint *remote)
+enum relay_syn relay_on_client_syn(struct relay *relay, const struct dmm_endpoint *local,
+				   const struct dmm_endpoint *remote)
 {
 	if (relay_flow_of_port(relay, local->port))
-		return true; /* an application's connection, or nobody's: the plug-in knows */
-	if (has_listener(relay, local) &&
-	    (clients_find(relay, local, remote) || begin(relay, local, remote)))
-		return true;
-	relay->args.shared->clients_dropped++;
-	return false;
+		return RELAY_SYN_PASS; /* an application's connection, or nobody's: the plug-in knows */
+	if (!has_listener(relay, local)) {
+		relay->args.shared->clients_dropped++;
+		return RELAY_SYN_DROP;
+	}
+	if (clients_find(relay, local, remote) ||
+	    (relay->n_half_open < MAX_HALF_OPEN && begin(relay, local, remote)))
+		return RELAY_SYN_PASS;
+	return RELAY_SYN_COOKIE;
+}
+
+bool relay_is_unknown(struct relay *relay, const struct dmm_endpoint *local,
+		      const struct dmm_endpoint *remote)
+{
+	return !relay_flow_of_port(relay, local->port) && !clients_find(relay, local, remote);
+}
+
+bool relay_on_client_cookie(struct relay *relay, const struct dmm_endpoint *local,
+			    const struct dmm_endpoint *remote, uint32_t isn)
+{
+	struct flow *flow = has_listener(relay, local) ? begin(relay, local, remote) : NULL;
+
+	if (!flow) {
+		relay->args.shared->clients_dropped++;
+		return false;
+	}
+	flow->by_cookie = true;
+	flow->wire_seq = isn;
+	relay->args.shared->cookies_taken++;
+	return true;
+}
+
+bool relay_came_by_cookie(struct relay *relay, const struct dmm_endpoint *local,
+			  const struct dmm_endpoint *remote, uint32_t *ret_isn)
+{
+	const struct flow *flow = clients_find(relay, local, remote);
+
+	if (!flow || !flow->by_cookie)
+		return false;
+	if (ret_isn)
+		*ret_isn = flow->wire_seq;
+	return true;
 }
 
 struct flow *relay_on_client(struct relay *relay, struct dmm_conn *conn,
@@ -273,6 +312,7 @@ struct flow *relay_on_client(struct relay *relay, struct dmm_conn *conn,
 		return NULL;
 	flow->conn = conn;
 	flow->state = FLOW_JOINING;
+	relay->n_half_open--;
 	relay_note(relay, flow);
 	return flow;
 }

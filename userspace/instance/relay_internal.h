@@ -42,6 +42,7 @@ struct flow {
 	bool app_eof, wire_eof;	  /* FIN came from there */
 	bool app_shut, wire_shut; /* FIN was passed on to there */
 	bool wire_seq_known;
+	bool by_cookie; /* a client that has had our SYN-ACK: wire_seq was in it */
 
 	struct dmm_endpoint local, remote;
 	uint32_t wire_seq; /* of our SYN on the wire */
@@ -78,6 +79,7 @@ struct relay {
 	uint16_t relay_ports[DMM_NUM_FAMILIES]; /* network order */
 	bool accept_paused;
 	uint32_t n_active, n_closing;
+	uint32_t n_half_open;
 
 	/* clients */
 	int *sockets;			     /* of each port: bound to it, -1: none */

@@ -74,7 +74,9 @@ struct dmm_inst_shared {
 	__u64 tx_no_frame, rx_dropped, no_neighbour;
 	__u64 memory_bytes;    /* flow buffers held now */
 	__u64 clients_dropped; /* SYNs of clients that there was no room for: they come again */
-	__u8 pad[4096 - 8 - 4 - 4 - 14 * 8 - 256];
+	__u64 cookies_sent;    /* SYNs answered by a SYN cookie: too many were half open */
+	__u64 cookies_taken;   /* clients that came back with one */
+	__u8 pad[4096 - 8 - 4 - 4 - 16 * 8 - 256];
 	char last_words[256]; /* why it is about to exit, NUL-terminated; not to be trusted */
 	__u32 port[DMM_MAX_PORTS];
 	__u64 seed[2]; /* of dmm_wire_hash(), unknown to the wire */

@@ -295,7 +295,9 @@ static int start_connect(struct dmm_conn *conn, const struct dmm_connect *args)
 	TCP_REG(&tcp_bound_pcbs, pcb);
 	dmm_lwip_attach(conn, pcb);
 
-	ticks = dmm_lwip_isn_begin(stack, &args->local, &args->remote);
+	/* its SYN has the one before what lwIP calls its first */
+	ticks = dmm_lwip_isn_begin(stack->host.isn(stack->host.ctx, &args->local, &args->remote) +
+				   1);
 	err = tcp_connect(pcb, &remote, lwip_ntohs(args->remote.port), on_connected);
 	dmm_lwip_isn_end(ticks, pcb);
 	if (err != ERR_OK) {

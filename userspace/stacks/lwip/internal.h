@@ -57,7 +57,6 @@ struct dmm_stack {
 	uint32_t max_conns, conn_memory;
 	uint8_t (*addrs)[16];
 	uint32_t n_addrs;
-	uint64_t isn_key[2];
 
 	struct dmm_conn *conns;
 	uint32_t n_conns;
@@ -142,9 +141,8 @@ void dmm_lwip_endpoint(const ip_addr_t *addr, uint16_t port, struct dmm_endpoint
 
 /* isn.c */
 
-/* RFC 6528: lwIP's own initial sequence numbers count up from a constant. Between these two calls
- * the next one it hands out is ours. They borrow lwIP's tick counter: give the pcbs that were
- * touched meanwhile to isn_end(). */
-uint32_t dmm_lwip_isn_begin(const struct dmm_stack *stack, const struct dmm_endpoint *local,
-			    const struct dmm_endpoint *remote);
+/* lwIP's own initial sequence numbers count up from a constant. Between these two calls the next one it
+ * hands out is @isn. They borrow lwIP's tick counter: give the pcbs that were touched meanwhile to
+ * isn_end(). */
+uint32_t dmm_lwip_isn_begin(uint32_t isn);
 void dmm_lwip_isn_end(uint32_t ticks, struct tcp_pcb *touched);

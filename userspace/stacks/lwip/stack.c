@@ -9,8 +9,8 @@
  * - TIME-WAIT would block a tuple for two minutes. Here EV_CLOSED comes, and the port is free, as
  *   soon as both FINs are acknowledged; lwIP goes on answering late segments of the last
  *   LWIP_MAX_TIME_WAIT connections, unless the tuple is used anew.
- * - Its TCP hears of no ICMP errors: the icmp op does it. Its initial sequence numbers are
- *   guessable: isn.c. It forwards, and takes packets that RFC 1122 forbids, some to its death:
+ * - Its TCP hears of no ICMP errors: the icmp op does it. Its own initial sequence
+ *   numbers are guessable: isn.c. It forwards, and takes packets that RFC 1122 forbids, some to its death:
  *   wire.c lets in only TCP from others to our addresses.
  * - Bad checksums are dropped uncounted (its statistics are compiled out).
  *
@@ -155,7 +155,6 @@ static int stack_create(const struct dmm_stack_params *params, const struct dmm_
 	stack->max_conns = params->max_conns;
 	stack->conn_memory = params->conn_memory;
 	stack->ready_tail = &stack->ready;
-	host->random(host->ctx, stack->isn_key, sizeof(stack->isn_key));
 
 	if (!initialized)
 		lwip_init();

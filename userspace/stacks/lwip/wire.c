@@ -416,7 +416,8 @@ static void pass_syn(struct dmm_stack *stack, const struct packet *packet)
 		return;
 	if (old && TCP_SEQ_GT(packet->seq, old->rcv_nxt))
 		tcp_abort(old);
-	ticks = dmm_lwip_isn_begin(stack, &packet->local, &packet->remote);
+	ticks = dmm_lwip_isn_begin(
+		stack->host.isn(stack->host.ctx, &packet->local, &packet->remote));
 	pass_up(stack, packet);
 	dmm_lwip_isn_end(ticks, tcp_active_pcbs);
 	if (tcp_active_pcbs)
