@@ -10,6 +10,7 @@ instance-objs := $(call objs,userspace/instance/*.c)
 dmmd-objs := $(call objs,userspace/dmmd/*.c)
 dmmctl-objs := $(call objs,tools/dmmctl/*.c)
 app-objs := $(call objs,tools/apps/*.c)
+app-lib-objs := $(call objs,tools/apps/lib/*.c)
 bench-objs := $(call objs,tools/bench/*.c)
 
 LIBDMM := $(O)/libdmm.a
@@ -63,7 +64,7 @@ $(O)/dmm-stack: $(call main-of,$(instance-objs)) $(LIBINSTANCE) $(LIBNET) $(LIBD
 	$(link)
 $(O)/dmmctl: $(dmmctl-objs) $(LIBDMM)
 	$(link)
-$(APPS): $(O)/apps/%: $(O)/tools/apps/%.o $(LIBDMM)
+$(APPS): $(O)/apps/%: $(O)/tools/apps/%.o $(app-lib-objs) $(LIBDMM)
 	$(link)
 $(bench-objs): | $(SKELS_BENCH)
 $(O)/bench/alone $(O)/bench/alone_serve: $(alone-obj) $(LIBINSTANCE)
@@ -100,4 +101,4 @@ endef
 $(foreach s,$(scd-src),$(eval $(call man-rule,$(s))))
 
 DEPENDS += $(patsubst %.o,%.d,$(libdmm-objs) $(libnet-objs) $(instance-objs) $(dmmd-objs) \
-	$(dmmctl-objs) $(app-objs) $(bench-objs) $(foreach n,$(stack-names),$(call stack-objs,$(n))))
+	$(dmmctl-objs) $(app-objs) $(app-lib-objs) $(bench-objs) $(foreach n,$(stack-names),$(call stack-objs,$(n))))
