@@ -18,7 +18,7 @@ include tools/build/install.mk
 -include $(DEPENDS)
 
 .PHONY: all tests tests-unit packages test test-unit test-bpf test-net test-6.1 test-long check \
-	style demo demo-down bench install uninstall clean help
+	style demo demo-down demo-proxy demo-proxy-down bench install uninstall clean help
 
 all: $(BPF_OBJS) $(SKELS) $(LIBRARIES) $(PROGRAMS) ## build everything (default)
 all: $(STACKS) $(APPS) $(BENCH) $(MANPAGES)
@@ -75,6 +75,14 @@ demo: ## the main job on this machine, then clean up (KEEP=1 leaves it up)
 
 demo-down: ## remove what `make demo KEEP=1` left up
 	$(Q)tools/demo/down
+
+demo-proxy: ## nginx between two stacks, then clean up (KEEP=1 leaves it up)
+	$(Q)tools/build/install-packages build run demo
+	$(BUILD) all
+	$(Q)tools/demo/proxy
+
+demo-proxy-down: ## remove what `make demo-proxy KEEP=1` left up
+	$(Q)tools/demo/proxy down
 
 bench: ## DMM beside the kernel, in one table
 	$(Q)tools/build/install-packages build run test bench

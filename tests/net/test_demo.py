@@ -39,17 +39,17 @@ def status():
     return json.loads(dmmctl("-j", "demo", "status", "--id", ID).stdout)
 
 
-def leftovers():
-    mounts = [line for line in open("/proc/self/mountinfo") if NAME in line]
-    found = glob.glob(f"/run/{NAME}*") + glob.glob(f"/run/netns/{NAME}*") + \
-        glob.glob(f"{cgroup2_mount()}/{NAME}*") + mounts
+def leftovers(name=NAME):
+    mounts = [line for line in open("/proc/self/mountinfo") if name in line]
+    found = glob.glob(f"/run/{name}*") + glob.glob(f"/run/netns/{name}*") + \
+        glob.glob(f"{cgroup2_mount()}/{name}*") + mounts
     for path in glob.glob("/proc/[0-9]*/cmdline"):
         try:
             with open(path, "rb") as f:
                 words = f.read().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
-        if f"/run/{NAME}/" in words:
+        if f"/run/{name}/" in words:
             found.append(words)
     return found
 
@@ -107,20 +107,19 @@ def a_bad_id_is_refused(w):
         assert dmmctl("demo", "down", "--id", bad, check=False).returncode == 1, bad
 
 
+def story(program="run", *args, **env):
+    return {"args": [os.path.join(ROOT, "tools/demo", program), *args], "text": True,
+            "env": {**os.environ, "DMM_DEMO_ID": ID, "KEEP": "", "O": OUT, **env}}
+
+
 @test
 def the_story_comes_out_as_told(w):
-    p = subprocess.run([os.path.join(ROOT, "tools/demo/run")], capture_output=True, text=True,
-                       env={**os.environ, "DMM_DEMO_ID": ID, "KEEP": "", "O": OUT}, timeout=200 * SLOW)
+    p = subprocess.run(**story(), capture_output=True, timeout=200 * SLOW)
     assert p.returncode == 0, p.stdout + p.stderr
     assert p.stdout.count("right") == 4 and p.stdout.count("ECONNREFUSED") == 2, p.stdout
     assert "exit 56, curl: (56)" in p.stdout and "reset by peer" in p.stdout, p.stdout
     assert "instance-" in p.stdout, p.stdout
     assert leftovers() == []
-
-
-def story(**env):
-    return {"args": [os.path.join(ROOT, "tools/demo/run")], "text": True,
-            "env": {**os.environ, "DMM_DEMO_ID": ID, "KEEP": "", "O": OUT, **env}}
 
 
 @test
@@ -152,15 +151,31 @@ def an_interrupted_story_cleans_up_to_the_end(w):
 
 @test
 def keep_leaves_it_up(w):
-    env = {**os.environ, "DMM_DEMO_ID": ID, "KEEP": "1", "O": OUT}
-    p = subprocess.run([os.path.join(ROOT, "tools/demo/run")], capture_output=True, text=True,
-                       env=env, timeout=200 * SLOW)
+    p = subprocess.run(**story(KEEP="1"), capture_output=True, timeout=200 * SLOW)
     assert p.returncode == 0 and "try:" in p.stdout, p.stdout + p.stderr
     assert status()["up"]
     assert f"make demo-down DMM_DEMO_ID={ID}" in p.stdout, p.stdout
-    subprocess.run([os.path.join(ROOT, "tools/demo/down")], check=True, env=env,
-                   capture_output=True, timeout=60 * SLOW)
+    subprocess.run(**story("down"), check=True, capture_output=True, timeout=60 * SLOW)
     assert leftovers() == []
+
+
+@test
+def a_proxy_between_two_stacks(w):
+    name = f"dmm-proxy-demo-{ID}"
+    try:
+        p = subprocess.run(**story("proxy", KEEP="1"), capture_output=True, timeout=200 * SLOW)
+        assert p.returncode == 0 and "try:" in p.stdout, p.stdout + p.stderr
+        rows = [line.split() for line in p.stdout.splitlines() if " -> nginx" in line]
+        assert [r[4] for r in rows] == ["front", "front", "kernel", "front", "kernel"], p.stdout
+        rows = [line.split() for line in p.stdout.splitlines() if "nginx -> " in line]
+        assert [r[4] for r in rows] == ["kernel", "kernel", "back", "back", "kernel"], p.stdout
+        assert f"make demo-proxy-down DMM_DEMO_ID={ID}" in p.stdout and leftovers(name)
+        said = sh(f"/run/{name}/dmmctl", "explain", "tcp", "listen", "198.18.1.1:80", "from",
+                  "198.18.1.2", "--cgroup", "/proxy").stdout
+        assert "clients" in said, said
+    finally:
+        subprocess.run(**story("proxy", "down"), check=True, capture_output=True, timeout=60 * SLOW)
+    assert leftovers(name) == []
 
 
 if __name__ == "__main__":

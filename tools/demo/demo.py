@@ -93,10 +93,12 @@ def is_mounted(path):
 
 
 class Demo:
+    NAME, POLICY, CGROUPS = "dmm-demo", "demo.yaml", ("kernel", "fast")
+
     def __init__(self, demo_id, dmmctl):
         if demo_id and not re.fullmatch("[a-z0-9-]{1,16}", demo_id):
             raise Failed(f"'{demo_id}' is no id: up to 16 of a-z, 0-9 and -")
-        name = "dmm-demo" + (f"-{demo_id}" if demo_id else "")
+        name = self.NAME + (f"-{demo_id}" if demo_id else "")
         self.id = demo_id
         self.dmmctl = pathlib.Path(dmmctl).resolve()
         self.dir = pathlib.Path("/run") / name
@@ -124,10 +126,9 @@ class Demo:
 
     def wait_ready(self):
         def ready():
-            with contextlib.suppress(IndexError):
-                stack = self.stack()
-                return stack if stack["state"] == "ready" else None
-        return wait_for("a ready stack instance", ready)
+            stacks = self.ctl_json("stacks", "list")["items"]
+            return stacks if all(s["state"] == "ready" for s in stacks) else None
+        return wait_for("the stacks are ready", ready)
 
     # --- up ---
 
@@ -141,15 +142,15 @@ class Demo:
                          f"{self.down_command}") from None
         try:
             self.make_hosts()
-            say(f"netns {self.client} {CLIENT4} -- veth -- netns {self.server} {SERVER4}"
-                "     (nothing else on this machine is touched)")
+            say(f"{self.map()}     (nothing else on this machine is touched)")
             self.start_nginx()
             say(f"nginx in the kernel of {self.server}: a page and a {FILE_SIZE >> 20} MiB file")
             self.start_dmmd()
-            applied = self.ctl("apply", HERE / "demo.yaml").stdout.strip()
-            stack = self.wait_ready()
-            say(f"dmmd started, stack {stack['instance']} ready on {stack['interface']}"
-                f" ({stack['asked']} -> {stack['got']}), {applied}")
+            applied = self.ctl("apply", HERE / self.POLICY).stdout.strip()
+            for stack in self.wait_ready():
+                say(f"stack {stack['instance']} ready on {stack['interface']}"
+                    f" ({stack['asked']} -> {stack['got']})")
+            say(f"dmmd started, {applied}")
         except BaseException:
             self.keep_log()
             self.remove()
@@ -165,22 +166,30 @@ class Demo:
                              "apt-get install nginx curl iproute2 ethtool")
 
     def make_hosts(self):
-        c, s = self.client, self.server
-        sh("ip", "netns", "add", c)
-        sh("ip", "netns", "add", s)
-        sh("ip", "link", "add", "to-server", "netns", c, "type", "veth",
-           "peer", "name", "to-client", "netns", s)
-        for ns, dev, v4, v6 in ((c, "to-server", CLIENT4, CLIENT6), (s, "to-client", SERVER4, SERVER6)):
+        for ns in (self.client, self.server):
+            sh("ip", "netns", "add", ns)
+        self.join((self.client, "to-server", CLIENT4, CLIENT6),
+                  (self.server, "to-client", SERVER4, SERVER6))
+        for name in self.CGROUPS:
+            (self.cgroups / name).mkdir(parents=True)
+        self.bpf.mkdir()
+        sh("mount", "-t", "bpf", "-o", "mode=0700", "bpf", self.bpf)
+
+    def map(self):
+        return f"netns {self.client} {CLIENT4} -- veth -- netns {self.server} {SERVER4}"
+
+    def join(self, *ends):
+        """A wire between two hosts: (netns, interface, IPv4, IPv6) of each."""
+        (ns, dev, *_), (peer_ns, peer_dev, *_) = ends
+        sh("ip", "link", "add", dev, "netns", ns, "type", "veth",
+           "peer", "name", peer_dev, "netns", peer_ns)
+        for ns, dev, v4, v6 in ends:
             sh("ip", "-n", ns, "addr", "add", f"{v4}/24", "dev", dev)
             sh("ip", "-n", ns, "addr", "add", f"{v6}/64", "dev", dev, "nodad")
             sh("ip", "-n", ns, "link", "set", "lo", "up")
             sh("ip", "-n", ns, "link", "set", dev, "up")
             # Frames between kernels carry partial checksums; a stack of its own needs real ones.
             sh("nsenter", f"--net=/run/netns/{ns}", "ethtool", "-K", dev, "tx", "off")
-        for name in ("kernel", "fast"):
-            (self.cgroups / name).mkdir(parents=True)
-        self.bpf.mkdir()
-        sh("mount", "-t", "bpf", "-o", "mode=0700", "bpf", self.bpf)
 
     def start_nginx(self):
         www = self.dir / "www"
@@ -249,8 +258,11 @@ class Demo:
         shutil.rmtree(self.dir, ignore_errors=True)
         return bool(found)
 
+    def hosts(self):
+        return [self.client, self.server]
+
     def namespaces(self):
-        return [ns for ns in (self.client, self.server) if pathlib.Path("/run/netns", ns).exists()]
+        return [ns for ns in self.hosts() if pathlib.Path("/run/netns", ns).exists()]
 
     def cgroup_folders(self):
         return [pathlib.Path(p) for p, _, _ in os.walk(self.cgroups, topdown=False)]
