@@ -35,7 +35,7 @@
 #include "base/clock.h"
 #include "base/hostsock.h"
 #include "base/util.h"
-#include "instance/packet.h"
+#include "base/packet.h"
 #include "policy/policy.h"
 
 #define PORT_FIRST   20000

@@ -8,7 +8,7 @@
 
 #include "base/clock.h"
 #include "base/util.h"
-#include "instance/packet.h"
+#include "base/packet.h"
 #include "instance/relay.h"
 
 #define PORT_FIRST 20000u

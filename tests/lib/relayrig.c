@@ -14,7 +14,7 @@
 
 #include "base/clock.h"
 #include "base/util.h"
-#include "instance/packet.h"
+#include "base/packet.h"
 #include "instance/watch.h"
 
 /* --- the scripted stack --- */

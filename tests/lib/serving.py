@@ -69,6 +69,14 @@ class Server:
 
 
 def _listen(addr, port, backlog, accepts, ready):
+    with listen_at(addr, port, backlog) as s:
+        ready.send(struct.pack("=H", s.getsockname()[1]))
+        while not accepts:
+            time.sleep(60)
+        serve(s)
+
+
+def listen_at(addr, port, backlog=128):
     family = socket.AF_INET6 if ":" in addr else socket.AF_INET
     s = socket.socket(family)
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -77,10 +85,12 @@ def _listen(addr, port, backlog, accepts, ready):
     if port:
         s.bind((addr, port))
     s.listen(backlog)
+    return s
+
+
+def serve(s):
+    """A process for each client: tells it who it is, then echoes."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    ready.send(struct.pack("=H", s.getsockname()[1]))
-    while not accepts:
-        time.sleep(60)
     while True:
         c, peer = s.accept()
         if os.fork() == 0:

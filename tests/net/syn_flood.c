@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "instance/packet.h"
+#include "base/packet.h"
 
 #define BATCH  64
 #define SOURCE "10.66.0.0" /* /16 */

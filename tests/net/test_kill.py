@@ -16,7 +16,8 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from dmmtest import OUT, SLOW, World, alive, amount, main, sh, test, wait_for
+from dmmtest import OUT, SLOW, World, alive, amount, main, test, wait_for
+from leaks import fds_of, table_sizes, tuples_left, xdp_sockets
 
 KILLS = amount(20, 200)
 SEED = int(os.environ.get("SEED", 0)) or 1
@@ -44,11 +45,12 @@ class KillWorld(World):
         self.up()
 
     def late(self, c):
-        """Says nothing until it is told to, and notes what becomes of it then."""
+        """Waits for what comes, and notes how that ends; "next": it speaks when it is told to."""
         name = c.recv(100).decode()
         here(f"{self.dir}/knows-{name}")
-        wait_for("it is told to speak", lambda: os.path.exists(f"{self.dir}/speak"), seconds=60)
-        c.sendall(b"hello?")
+        if name.endswith("next"):
+            wait_for("it is told to speak", lambda: os.path.exists(f"{self.dir}/speak"), seconds=60)
+            c.sendall(b"hello?")
         how = outcome(lambda: read_all(c))
         with open(f"{self.dir}/late-{name}", "w") as f:
             f.write(how)
@@ -281,9 +283,9 @@ def killed_instance_is_never_a_clean_end_ipv6(w):
     check_points(w, w.server6)
 
 
-def silent(addr, stage):
+def silent(addr, stage, what="waits"):
     s = connected(addr, LATE)
-    name = addr.replace(":", "-")
+    name = f"{addr.replace(':', '-')}-{what}"
     s.sendall(name.encode())
     knows = os.path.join(os.path.dirname(stage), f"knows-{name}")
     wait_for("the peer knows who it is", lambda: os.path.exists(knows))
@@ -291,19 +293,43 @@ def silent(addr, stage):
     return outcome(lambda: read_all(s))
 
 
-@test
-def a_silent_peer_is_reset_by_its_next_packet(w):
-    for addr in (w.server4, w.server6):
-        assert w.kill_at_stage(silent, addr) == "ECONNRESET", addr
-    here(f"{w.dir}/speak")
+def silent_until_next(addr, stage):
+    return silent(addr, stage, "next")
 
-    def noted(addr):
-        path = f"{w.dir}/late-{addr.replace(':', '-')}"
+
+def noted(w, addr, what):
+    def text():
+        path = f"{w.dir}/late-{addr.replace(':', '-')}-{what}"
         if os.path.exists(path):
             with open(path) as f:
                 return f.read()
+    return wait_for(f"{addr} notes", text)
+
+
+@test
+def a_peer_that_only_waits_is_told(w):
     for addr in (w.server4, w.server6):
-        assert wait_for(f"{addr} notes", lambda a=addr: noted(a)) == "ECONNRESET", addr
+        assert w.kill_at_stage(silent, addr) == "ECONNRESET", addr
+        assert noted(w, addr, "waits") == "ECONNRESET", addr
+
+
+@test
+def without_dmmd_its_next_packet_is_reset(w):
+    for addr in (w.server4, w.server6):
+        os.path.exists(w.stage()) and os.unlink(w.stage())
+        pid = w.instance_pid()
+        child = w.start(silent_until_next, addr, w.stage(), cgroup="/fast")
+        wait_for("it waits", lambda: os.path.exists(w.stage()))
+        os.kill(w.daemon.pid, signal.SIGSTOP)
+        try:
+            os.kill(pid, signal.SIGKILL)
+            assert child.result(30) == "ECONNRESET", addr
+            here(f"{w.dir}/speak")
+            assert noted(w, addr, "next") == "ECONNRESET", addr
+        finally:
+            os.kill(w.daemon.pid, signal.SIGCONT)
+        os.unlink(f"{w.dir}/speak")
+        w.wait_for_another(pid)
 
 
 @test
@@ -415,36 +441,10 @@ def many_kinds(addrs, seed, stage):
     return ends
 
 
-def fds_of(pid):
-    return len(os.listdir(f"/proc/{pid}/fd"))
-
-
 def peers_left(w):
     """Connections that the server still believes in, of those where it goes on sending."""
     ports = f"( sport = :{FLOOD} or sport = :{TRICKLE} )"
     return w.run("ss", "-Htn", "state", "established", ports, host="server").stdout
-
-
-def tuples_left(w):
-    return json.loads(sh("bpftool", "-j", "map", "dump", "pinned",
-                         f"{w.bpffs}/maps/dmm_tuples").stdout)
-
-
-def table_sizes(w):
-    """How many entries each pinned table has, of those that grow and shrink."""
-    sizes = {}
-    for name in sorted(os.listdir(f"{w.bpffs}/maps")):
-        pin = f"{w.bpffs}/maps/{name}"
-        kind = json.loads(sh("bpftool", "-j", "map", "show", "pinned", pin).stdout)["type"]
-        if "hash" in kind or kind == "lpm_trie":
-            sizes[name] = len(json.loads(sh("bpftool", "-j", "map", "dump", "pinned", pin).stdout))
-    return sizes
-
-
-def xdp_sockets(w):
-    """Their number in the client's namespace; each holds its UMEM's frames."""
-    rows = (line.split() for line in w.run("cat", "/proc/net/protocols").stdout.splitlines())
-    return next(int(row[2]) for row in rows if row[0] == "XDP")
 
 
 @test

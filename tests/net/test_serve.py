@@ -12,7 +12,8 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
 from dmmtest import amount, main, test, wait_for
-from serving import OTHER, PORT, ServeWorld, Talk, connect, error_of, plain, written
+from serving import (OTHER, PORT, ServeWorld, Talk, connect, error_of, listen_at, plain, serve,
+                     written)
 
 # --- listeners of all kinds ---
 
@@ -32,6 +33,51 @@ def listeners_of_every_kind(w):
                 assert w.by_stack(addr), (bound, addr)
     with w.listening("0.0.0.0", 0) as server:  # listen() without bind(): any port
         assert server.port != 0 and w.by_stack(w.client4, server.port)
+
+
+def passed_on(give, cgroup):
+    """The listener comes by a message from somebody else; whoever gets it serves, in its own cgroup."""
+    _, (fd,), _, _ = socket.recv_fds(give, 1, 1)
+    with socket.socket(fileno=fd) as s:
+        give.send(b"R")
+        serve(s)
+
+
+def make_and_give(addr, port, give):
+    with listen_at(addr, port) as s:
+        socket.send_fds(give, [b"L"], [s.fileno()])
+
+
+@test
+def listeners_that_are_passed_on_are_their_makers(w):
+    """Systemd makes a listener, or a parent, and another process accepts: the cgroup that made it counts,
+    wherever the other one is. Clients and servers are told the truth in any case."""
+    for maker, server, by_stack in (("/fast", "/nobody", True), ("/fast", "/fast", True),
+                                    ("/nobody", "/fast", False)):
+        give, take = socket.socketpair()
+        child = w.start(passed_on, take, server, cgroup=server)
+        w.call(make_and_give, "::", PORT, give, cgroup=maker)
+        assert give.recv(1) == b"R"
+        for addr in (w.client4, w.client6):
+            if by_stack:
+                assert w.by_stack(addr), (maker, server, addr)
+            else:
+                me, told = w.ask(addr)
+                assert [plain(a) for a in told] == [me, me, (addr, PORT)], (me, told)
+        child.kill()
+
+
+@test
+def socket_activation(w):
+    """The listener is made first, the server is started by its first client."""
+    program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib/activated.py")
+    p = w.spawn("systemd-socket-activate", "-l", f"[::]:{PORT}", sys.executable, program,
+                cgroup="/fast")
+    wait_for("it listens", lambda: f":{PORT} " in w.run("ss", "-Htln").stdout)
+    for addr in (w.client4, w.client6, w.client4):
+        assert w.by_stack(addr), addr
+    p.kill()
+    p.wait()
 
 
 @test

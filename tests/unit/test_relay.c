@@ -15,7 +15,7 @@
 
 #include "base/clock.h"
 #include "base/util.h"
-#include "instance/packet.h"
+#include "base/packet.h"
 
 /* --- connecting --- */
 

@@ -19,6 +19,7 @@
 #include "base/unixsock.h"
 #include "base/util.h"
 #include "dmmd/dmmd.h"
+#include "dmmd/peers.h"
 #include "dmmd/sockets.h"
 
 #define READY_MS    10000 /* from start to READY */
@@ -356,6 +357,7 @@ static void process_ready(struct dmmd_source *source, uint32_t events)
 		channel_ready(&inst->channel, EPOLLIN);
 	orderly = describe_death(inst);
 	wanted = inst->life == DMMD_ENDING || (inst->life == DMMD_DRAINING && orderly);
+	dmmd_tell_peers(inst);
 	dmm_steer_inst_state(d->steer, inst->slot, DMM_INST_DEAD, 0);
 	dmmd_source_remove(&d->loop, &inst->channel);
 	dmmd_source_remove(&d->loop, &inst->process);

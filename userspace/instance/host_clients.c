@@ -91,6 +91,11 @@ static void answer_with_cookie(struct host *host, const struct packet *p, const 
 	};
 	struct dmm_frame answer;
 
+	/* whoever is dropped here comes again; the last ACK of one that was answered does not */
+	if (link_is_behind(&host->link)) {
+		host->shared->clients_dropped++;
+		return;
+	}
 	/* a plug-in checks what it answers; here that is ours to do */
 	if (checksum_transport(p, s->tcp, s->len) != 0 || !link_alloc(&host->link, &answer))
 		return;

@@ -5,7 +5,7 @@
 
 #include <dmm/stack.h>
 
-#include "instance/packet.h"
+#include "base/packet.h"
 
 /* @type and @code are those of the message's own family, so that the same one can be told to the
  * application's kernel. */

@@ -10,6 +10,8 @@
 
 #include "base/util.h"
 
+#define BEHIND 8 /* bursts: a quarter of the smallest ring */
+
 /* Is the packet one that the plug-in may see? */
 static bool is_for_us(const struct link *link, const struct packet *p)
 {
@@ -66,6 +68,7 @@ unsigned int link_receive(struct link *link)
 	unsigned int n, i, n_good = 0;
 
 	n = link->io->ops->rx_burst(link->io, got, DMM_PKTIO_BATCH);
+	link->full_bursts = n == DMM_PKTIO_BATCH ? link->full_bursts + 1 : 0;
 	if (n == 0)
 		return 0;
 	for (i = 0; i < n; i++) {
@@ -88,6 +91,11 @@ unsigned int link_receive(struct link *link)
 		link->events.input(link->events.ctx, good, n_good);
 	link->io->ops->free(link->io, got, n);
 	return n;
+}
+
+bool link_is_behind(const struct link *link)
+{
+	return link->full_bursts >= BEHIND;
 }
 
 bool link_alloc(struct link *link, struct dmm_frame *frame)

@@ -34,10 +34,14 @@ struct link {
 	struct dmm_frame spare[DMM_PKTIO_BATCH]; /* allocated ahead */
 	unsigned int n_spare;
 	bool asks_acks;
+	unsigned int full_bursts; /* received in a row */
 };
 
 /* Receives one batch and passes it on; returns how many frames there were. */
 unsigned int link_receive(struct link *link);
+
+/* More has come than could be done, for so long that receive rings may be about to overflow. */
+bool link_is_behind(const struct link *link);
 
 bool link_alloc(struct link *link, struct dmm_frame *frame);
 void link_free(struct link *link, const struct dmm_frame *frame);

@@ -14,7 +14,7 @@
 #include <sys/time.h>
 
 #include "base/util.h"
-#include "instance/packet.h"
+#include "base/packet.h"
 
 #define BUFFER_SIZE 32768
 #define MAX_ATTR    32

@@ -9,7 +9,7 @@
 
 #include "base/clock.h"
 #include "base/util.h"
-#include "instance/packet.h"
+#include "base/packet.h"
 
 #define DISCARD_PORT  9
 #define ASK_EVERY     DMM_NS_PER_SEC	    /* while unresolved */

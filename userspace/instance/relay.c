@@ -103,6 +103,17 @@ void relay_free_port(struct relay *relay, struct flow *flow)
 			 __ATOMIC_RELEASE);
 }
 
+void relay_fill_wire(struct relay *relay, uint32_t index, const struct dmm_endpoint *local,
+		     const struct dmm_endpoint *remote)
+{
+	struct dmm_wire *wire = &relay->args.shared->wire[index];
+
+	memcpy(wire->remote, remote->addr, 16);
+	memcpy(wire->local, local->addr, 16);
+	wire->remote_port = remote->port;
+	wire->local_port = local->port;
+}
+
 /* A claim that never became a flow: the application died, or its SYN was lost on the way here. */
 static bool is_stale_claim(uint32_t claim, uint32_t now)
 {

@@ -19,7 +19,7 @@
 #include "base/clock.h"
 #include "base/util.h"
 #include "dmm/abi/wire.h"
-#include "instance/packet.h"
+#include "base/packet.h"
 #include "instance/watch.h"
 
 /* From a SYN to the end of its handshake. */
@@ -80,10 +80,7 @@ static bool link_wire(struct relay *relay, uint32_t index, const struct dmm_endp
 	for (at = *head; at; at = shared->wire[at - 1].next)
 		if (++length >= DMM_WIRE_CHAIN)
 			return false;
-	memcpy(wire->remote, remote->addr, 16);
-	memcpy(wire->local, local->addr, 16);
-	wire->remote_port = remote->port;
-	wire->local_port = local->port;
+	relay_fill_wire(relay, index, local, remote);
 	wire->next = *head;
 	__atomic_store_n(head, index + 1, __ATOMIC_RELEASE);
 	return true;
@@ -255,19 +252,28 @@ static struct flow *begin(struct relay *relay, const struct dmm_endpoint *local,
 	return flow;
 }
 
+static bool has_socket(struct relay *relay, const struct dmm_endpoint *local)
+{
+	clients_want_sockets(relay);
+	return relay->n_at_rest[family_of(local)] > 0;
+}
+
 enum relay_syn relay_on_client_syn(struct relay *relay, const struct dmm_endpoint *local,
 				   const struct dmm_endpoint *remote)
 {
 	if (relay_flow_of_port(relay, local->port))
 		return RELAY_SYN_PASS; /* an application's connection, or nobody's: the plug-in knows */
-	if (!has_listener(relay, local)) {
-		relay->args.shared->clients_dropped++;
-		return RELAY_SYN_DROP;
+	if (has_listener(relay, local)) {
+		if (clients_find(relay, local, remote))
+			return RELAY_SYN_PASS;
+		/* without a socket for it, a client that has a cookie would wait for a greeting */
+		if (relay->n_half_open >= MAX_HALF_OPEN && has_socket(relay, local))
+			return RELAY_SYN_COOKIE;
+		if (relay->n_half_open < MAX_HALF_OPEN && begin(relay, local, remote))
+			return RELAY_SYN_PASS;
 	}
-	if (clients_find(relay, local, remote) ||
-	    (relay->n_half_open < MAX_HALF_OPEN && begin(relay, local, remote)))
-		return RELAY_SYN_PASS;
-	return RELAY_SYN_COOKIE;
+	relay->args.shared->clients_dropped++;
+	return RELAY_SYN_DROP;
 }
 
 bool relay_is_unknown(struct relay *relay, const struct dmm_endpoint *local,

@@ -103,6 +103,9 @@ void relay_enter_closing(struct relay *relay, struct flow *flow);
 /* Frees the flow and its port; a connection that is left is reset. */
 void relay_free_flow(struct relay *relay, struct flow *flow);
 void relay_free_port(struct relay *relay, struct flow *flow);
+/* For whoever looks at the shared page: which flow the port has. */
+void relay_fill_wire(struct relay *relay, uint32_t index, const struct dmm_endpoint *local,
+		     const struct dmm_endpoint *remote);
 /* Of a socket on loopback that an instance has. */
 int relay_set_loopback_options(int fd);
 

@@ -13,7 +13,7 @@
 #include "base/clock.h"
 #include "base/util.h"
 #include "instance/addrset.h"
-#include "instance/packet.h"
+#include "base/packet.h"
 #include "instance/watch.h"
 
 /* A kernel sends its SYN again at most this long after the last one, else it has given up. */
@@ -264,6 +264,7 @@ static void begin(struct relay *relay, struct flow *flow, const struct dmm_event
 	};
 	memcpy(flow->local.addr, event->local, 16);
 	memcpy(flow->remote.addr, event->remote, 16);
+	relay_fill_wire(relay, relay_index(relay, flow), &flow->local, &flow->remote);
 	insert(relay, flow);
 	relay_enter_active(relay);
 	connect_wire(relay, flow);

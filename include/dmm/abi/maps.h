@@ -50,9 +50,10 @@ struct dmm_instance {
 #define DMM_PORT_USED	  1u
 #define DMM_PORT_CLAIM_MS 200000u /* longer than a kernel connect() may last (tcp_syn_retries 6) */
 
-/* A flow that a client on the wire began, in struct dmm_inst_shared: wire[i] belongs to port_first + i,
- * which is the port that the instance talks to the server's socket from, over loopback. The flow door
- * finds it by its addresses: from head[] of their dmm_wire_hash() by next, an index + 1, 0 at the end.
+/* A flow as the wire has it, in struct dmm_inst_shared: wire[i] belongs to port_first + i. For one that
+ * an application began that is its local port. For a client's it is the port that the instance talks to
+ * the server's socket from, over loopback; that one the flow door finds by its addresses: from head[] of
+ * their dmm_wire_hash() by next, an index + 1, 0 at the end. After a death it says whom to tell.
  * The instance alone writes it: an entry is whole before it is linked in, and stays so for the readers
  * that are past the link when it is taken out. A chain is at most DMM_WIRE_CHAIN long. */
 #define DMM_WIRE_HEADS 32768

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Reading and writing IP packets. */
-#include "instance/packet.h"
+#include "base/packet.h"
 
 #include <netinet/in.h>
 #include <string.h>
