@@ -200,11 +200,11 @@ class World:
     def call(self, fn, *args, host="client", cgroup=None, timeout=60):
         return self.start(fn, *args, host=host, cgroup=cgroup).result(timeout)
 
-    def serve(self, fn, port, host="server"):
+    def serve(self, fn, port, host="server", cgroup=None):
         """Forks a server on a host: fn(connected socket) in a process for each connection; both
         IP versions. Returns once it listens."""
         ready, other = socket.socketpair()
-        child = self.start(_server, fn, port, other, host=host)
+        child = self.start(_server, fn, port, other, host=host, cgroup=cgroup)
         other.close()
         ready.settimeout(20 * SLOW)
         assert ready.recv(1) == b"R", "server did not start"

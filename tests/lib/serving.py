@@ -28,7 +28,7 @@ class ServeWorld(World):
     def serve_by(self, stack, match="", unavailable="kernel"):
         """/fast has its clients by @stack."""
         more = f", onUnavailable: {unavailable}" if stack != "kernel" else ""
-        self.apply(self.policy(rules=f"""
+        said = self.apply(self.policy(rules=f"""
     - name: web
       match: {{cgroup: /fast, proto: tcp, direction: listen, local: {{ports: [{PORT}, 32768-60999]}}{match}}}
       action: {{stack: {stack}{more}}}
@@ -36,6 +36,7 @@ class ServeWorld(World):
       match: {{cgroup: /out, proto: tcp}}
       action: {{stack: fast}}"""))
         self.ready()
+        return said
 
     def listening(self, addr="::", port=PORT, cgroup="/fast", **kw):
         """A server that says who each client is, then echoes."""

@@ -23,11 +23,20 @@ FLOW_MEMORY = 4096
 class ManyWorld(World):
     def __init__(self):
         super().__init__()
-        self.ready_file = f"{self.dir}/listening"
-        self.start(echo_many, PORT, self.ready_file, host="server")
-        wait_for("the server listens", lambda: os.path.exists(self.ready_file))
         self.serve(flood, FLOOD_PORT)
-        self.up()
+        self.dmmd()
+        self.apply(self.policy(rules="""
+    - name: fast
+      match: {cgroup: /fast, proto: tcp, direction: any}
+      action: {stack: fast, onUnavailable: reject}"""))
+        self.ready()
+        self.many_echo("server")
+        self.many_echo("client", "/fast")
+
+    def many_echo(self, host, cgroup=None):
+        ready = f"{self.dir}/listening-{host}"
+        self.start(echo_many, PORT, ready, host=host, cgroup=cgroup)
+        wait_for("the server listens", lambda: os.path.exists(ready))
 
 
 def all_descriptors():
@@ -115,15 +124,15 @@ def memory_of(pid):
     return int(status_of(pid)["RssAnon"].split()[0]) << 10
 
 
-@test
-def ten_thousand_flows_at_once(w):
+def check_many(w, addr, neighbour, **side):
+    """@side has them, while @neighbour does not read."""
     pid = w.ready()
     before = memory_of(pid)
-    opened, stop, began = (f"{w.dir}/{n}" for n in ("opened", "stop", "began"))
-    w.start(not_reading, w.server4, began, stop, cgroup="/fast")
+    opened, stop, began = (f"{w.dir}/{n}-{addr}" for n in ("opened", "stop", "began"))
+    neighbour(began, stop)
     wait_for("one does not read", lambda: os.path.exists(began))
     start = time.monotonic()
-    child = w.start(hold_many, w.server4, FLOWS, opened, stop, cgroup="/fast")
+    child = w.start(hold_many, addr, FLOWS, opened, stop, **side)
     wait_for("all are open", lambda: os.path.exists(opened), seconds=200)
     took = time.monotonic() - start
     wait_for("all are counted", lambda: w.instance()["flows"] == FLOWS + 1)
@@ -132,10 +141,31 @@ def ten_thousand_flows_at_once(w):
     rounds, ports = child.result(180)
     print(f"# {FLOWS} flows open after {took:.1f} s, {per_flow:.0f} bytes of the instance each, "
           f"{rounds} rounds of echoes")
-    assert len(set(ports)) == FLOWS and all(w.is_steered(p) for p in ports)
+    assert len(set(ports)) == FLOWS
     assert per_flow < FLOW_MEMORY, per_flow
     assert w.ready() == pid, "the instance died"
     wait_for("all are gone", lambda: w.instance()["flows"] == 0, seconds=60)
+    return ports
+
+
+@test
+def ten_thousand_flows_at_once(w):
+    def neighbour(began, stop):
+        w.start(not_reading, w.server4, began, stop, cgroup="/fast")
+    ports = check_many(w, w.server4, neighbour, cgroup="/fast")
+    assert all(w.is_steered(p) for p in ports)
+
+
+@test
+def ten_thousand_clients_at_once(w):
+    def neighbour(began, stop):
+        w.serve(flood, FLOOD_PORT, host="client", cgroup="/fast")
+        w.start(not_reading, w.client4, began, stop, host="server")
+    pid = w.instance_pid()
+    w.ctl("stacks", "restart", "fast")  # none of the other test's memory
+    w.ready(not_pid=pid)
+    check_many(w, w.client4, neighbour, host="server")
+    assert w.instance()["flows_opened"] == FLOWS + 1
 
 
 if __name__ == "__main__":

@@ -177,6 +177,21 @@ def explain_says_what_happens(w):
     w.serve_by("fast")
 
 
+@test
+def firewall_rules_that_clients_go_around_are_named(w):
+    w.run("nft", "-f", "-", input=f"""table inet shield {{
+        chain in {{ type filter hook input priority 0; tcp dport {PORT} drop; }}
+    }}""")
+    try:
+        said = w.serve_by("fast").stderr
+        assert "W1" in said and "goes around nftables inet shield/in: 1 rule" in said, said
+        with w.listening():
+            assert w.by_stack(w.client4)  # so it is said for a reason
+    finally:
+        w.run("nft", "delete", "table", "inet", "shield")
+        w.serve_by("fast")
+
+
 # --- the end of it ---
 
 @test
