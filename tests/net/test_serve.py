@@ -184,7 +184,7 @@ def firewall_rules_that_clients_go_around_are_named(w):
     }}""")
     try:
         said = w.serve_by("fast").stderr
-        assert "W1" in said and "goes around nftables inet shield/in: 1 rule" in said, said
+        assert "W1" in said and "goes around nftables inet shield/in (filter): 1 rule" in said, said
         with w.listening():
             assert w.by_stack(w.client4)  # so it is said for a reason
     finally:

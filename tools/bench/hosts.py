@@ -32,8 +32,9 @@ ECHO, SWALLOW, SEND = 0, 8, 9  # ports from that on, as in services.h
 # link: the number of a veth, or the host whose lo is meant. cgroup: "plain" is outside of DMM, "kernel" is
 # attached and gets the kernel verdict. stack: how the instance polls; or "alone", "serves": the stack is in
 # the client's or the server's own process. spin: that process, otherwise the kernel's server, spins.
-# base: the row that a row is compared with.
-Row = collections.namedtuple("Row", "link cgroup stack spin family base what")
+# base: the row that a row is compared with. listens: the server is steered, on the host that otherwise is
+# the client's, with its core.
+Row = collections.namedtuple("Row", "link cgroup stack spin family base what listens", defaults=[False])
 STEERED = ("adaptive", "busy")
 BASELINE, BASELINE6 = "kernel_alloff", "kernel_alloff6"
 ROWS = {
@@ -61,12 +62,17 @@ ROWS = {
                       "lwIP on AF_XDP in the server's own loop, the client in the kernel"),
     "lwip_serve_spin": Row(4, "plain", "serves", True, 4, BASELINE,
                            "the same, it spins instead of sleeping"),
+    "lwip_listen": Row(0, "fast", "adaptive", False, 4, BASELINE,
+                       "the server is steered: the kernel client comes to it through lwIP", True),
+    "lwip_listen_busy": Row(0, "fast", "busy", False, 4, BASELINE, "the same, poll: busy", True),
     "kernel_on6": Row(1, "plain", None, False, 6, BASELINE6,
                       "over IPv6: the kernel on a plain veth, all offloads on, no XDP"),
     BASELINE6: Row(2, "plain", None, False, 6, BASELINE6, "the baseline over IPv6"),
     "lwip_adaptive6": Row(0, "fast", "adaptive", False, 6, BASELINE6,
                           "steered through lwIP over IPv6"),
     "lwip_busy6": Row(0, "fast", "busy", False, 6, BASELINE6, "the same, poll: busy"),
+    "lwip_listen6": Row(0, "fast", "adaptive", False, 6, BASELINE6,
+                        "the server is steered, over IPv6", True),
     "lwip_alone6": Row(4, "plain", "alone", False, 6, BASELINE6,
                        "lwIP in the client's own loop over IPv6"),
     "lwip_serve6": Row(4, "plain", "serves", False, 6, BASELINE6,
@@ -80,6 +86,8 @@ PAIRS = (("kernel_beside", "kernel_xdp", "kernel flows on a stack's interface / 
          ("lo_beside", "lo", "loopback beside DMM / without DMM"),
          ("lwip_adaptive", "lwip_alone", "lwIP behind the relay / alone"),
          ("lwip_busy", "lwip_alone_spin", "lwIP behind the relay / alone, both spin"),
+         ("lwip_listen", "lwip_serve", "lwIP behind the relay / alone, as the server"),
+         ("lwip_listen_busy", "lwip_serve_spin", "the same, both spin"),
          ("lwip_serve_spin", "kernel_onspin", "lwIP as the server, alone / the kernel, both spin"))
 
 Point = collections.namedtuple("Point", "mode connections port")
@@ -113,7 +121,7 @@ def rules(cgroups):
     # a steered connection that could not be served must fail, not count for the stack
     text = ["""
     - name: fast-out
-      match: {cgroup: /fast, proto: tcp, direction: connect}
+      match: {cgroup: /fast, proto: tcp, direction: any}
       action: {stack: fast, onUnavailable: reject}"""]
     for cgroup in cgroups:
         text += [f"""
@@ -180,10 +188,17 @@ class Hosts(World):
             if offloads:
                 self.run("ethtool", "-K", dev, *offloads, host=host)
 
-    def server(self, link, family=4):
+    def server(self, link, family=4, last=2):
         if isinstance(link, str):
             return "127.0.0.1"
-        return f"fd00:198:{18 + link}::2" if family == 6 else f"198.18.{link}.2"
+        return f"fd00:198:{18 + link}::{last}" if family == 6 else f"198.18.{link}.{last}"
+
+    def sides(self, row):
+        """Of the client and of the server: whose core, host, and last part of its address."""
+        sides = (("client", "client", 1), ("server", "server", 2))
+        if isinstance(row.link, str):
+            sides = (("client", row.link, 1), ("server", row.link, 1))
+        return sides[::-1] if row.listens else sides
 
     def ctl(self, *args, **kw):
         # a spinning instance and its neighbours may keep dmmd from the CPU
@@ -216,9 +231,9 @@ class Hosts(World):
         if row.stack == "serves":
             program = ("alone_serve", f"{OUT}/stacks/lwip.so", f"s{row.link}",
                        self.server(row.link, row.family), ALONE_PORT)
-        p = self.spawn(*self.on_core("server", program[0], *(["-s"] if spin else []), *program[1:]),
-                       host=row.link if isinstance(row.link, str) else "server",
-                       stdout=subprocess.PIPE)
+        who, host, _ = self.sides(row)[1]
+        p = self.spawn(*self.on_core(who, program[0], *(["-s"] if spin else []), *program[1:]),
+                       host=host, cgroup=row.cgroup if row.listens else None, stdout=subprocess.PIPE)
         try:
             if p.stdout.readline() != b"ready\n":
                 raise Failed("the server did not start")
@@ -234,7 +249,8 @@ class Hosts(World):
         row, point = ROWS[row_name], POINTS[point_name]
         steered = row.stack in STEERED
         pid = self.use_poll(row.stack if steered else "adaptive")
-        before = self.instance()["connects"] if steered else 0
+        counter = "flows_opened" if row.listens else "connects"
+        before = self.instance()[counter] if steered else 0
         with self.serving(row) as server, (during or nobody)(server, pid):
             before_cpu, begin = busy_seconds(), time.monotonic()
             got = self.load_patiently(row, point)
@@ -242,7 +258,7 @@ class Hosts(World):
         if got.get("per_second"):
             got["cpu_us"] = cpus / got["per_second"] * 1e6
         if steered:
-            self.check_steered(pid, self.instance()["connects"] - before, got, point)
+            self.check_steered(pid, self.instance()[counter] - before, got, point)
         return got
 
     def load(self, row, point):
@@ -252,12 +268,12 @@ class Hosts(World):
             stack = (*(["-s"] if row.spin else ()), f"{OUT}/stacks/lwip.so", f"c{row.link}")
         elif row.stack == "serves":
             port = ALONE_PORT
+        (who, host, _), (_, _, last) = self.sides(row)
         try:
-            done = self.run(*self.on_core("client", client, "-c", point.connections, "-t",
+            done = self.run(*self.on_core(who, client, "-c", point.connections, "-t",
                                           self.o.seconds, "-w", self.o.warm_up, *stack, point.mode,
-                                          self.server(row.link, row.family), port + point.port),
-                            host=row.link if isinstance(row.link, str) else "client",
-                            cgroup=row.cgroup, check=False,
+                                          self.server(row.link, row.family, last), port + point.port),
+                            host=host, cgroup=None if row.listens else row.cgroup, check=False,
                             timeout=self.o.seconds + self.o.warm_up + 30)
         except subprocess.TimeoutExpired:
             raise Failed("the client hung") from None
