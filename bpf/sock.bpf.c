@@ -326,6 +326,7 @@ static __always_inline int connect(struct bpf_sock_addr *ctx, bool v6)
 		return ALLOW;
 	}
 	env.stale_ns = conf->stale_ms * 1000000ULL;
+	env.spread = bpf_get_prandom_u32();
 	env.now = coarse_ns();
 
 	st = bpf_sk_storage_get(&dmm_sock, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);

@@ -5,6 +5,8 @@
  * server listens on each flow is somebody's by itself (serve.bpf.h). */
 #include "lib/serve.bpf.h"
 
+#define TC_ACT_SHOT 2
+
 static __always_inline int pass(enum dmm_reason reason)
 {
 	count(reason);
@@ -48,14 +50,25 @@ static __always_inline bool beat_is_stale(__u32 id)
 	return !beat || !conf || (now > beat && now - beat > conf->stale_ms * 1000000ULL);
 }
 
-static __always_inline int redirect(struct xdp_md *ctx, __u32 id, const struct packet *p)
+/* An empty slot (the instance died a moment ago) passes to the kernel, which resets. */
+static __always_inline int to_socket(__u32 id, __u32 queue)
 {
-	__u32 key = id * DMM_MAX_QUEUES + ctx->rx_queue_index;
-	struct dmm_inst_stats *stats;
+	if (queue >= DMM_MAX_QUEUES)
+		return XDP_PASS;
+	return bpf_redirect_map(&dmm_xsks, id * DMM_MAX_QUEUES + queue, XDP_PASS);
+}
 
-	/* An empty slot (the instance died a moment ago) passes to the kernel, which resets. */
-	if (ctx->rx_queue_index >= DMM_MAX_QUEUES ||
-	    bpf_redirect_map(&dmm_xsks, key, XDP_PASS) != XDP_REDIRECT)
+static __always_inline int redirect(struct xdp_md *ctx, __u32 id, const struct dmm_instance *inst,
+				    const struct packet *p)
+{
+	struct dmm_inst_stats *stats;
+	int r;
+
+	if (inst->hop_ifindex)
+		r = bpf_redirect(inst->hop_ifindex, 0);
+	else
+		r = to_socket(id, ctx->rx_queue_index);
+	if (r != XDP_REDIRECT)
 		return pass(DMM_REASON_XDP_INST_DEAD);
 	stats = bpf_map_lookup_elem(&dmm_inst_stats, &id);
 	if (stats) {
@@ -107,7 +120,29 @@ int dmm_xdp(struct xdp_md *ctx)
 		return pass(DMM_REASON_XDP_WRONG_IF);
 	if (p.syn && beat_is_stale(id))
 		return pass(DMM_REASON_XDP_INST_STALE);
-	return redirect(ctx, id, &p);
+	return redirect(ctx, id, inst, &p);
+}
+
+/* The far end of a hop: what comes here the flow door has sent. */
+SEC("xdp")
+int dmm_hop_xdp(struct xdp_md *ctx)
+{
+	__u32 ifindex = ctx->ingress_ifindex;
+	const struct dmm_hop *hop = bpf_map_lookup_elem(&dmm_hops, &ifindex);
+
+	if (!hop || to_socket(hop->instance, 0) != XDP_REDIRECT)
+		return XDP_DROP;
+	return XDP_REDIRECT;
+}
+
+/* The near end: what the instance sends. */
+SEC("tc")
+int dmm_hop_out(struct __sk_buff *skb)
+{
+	__u32 ifindex = skb->ingress_ifindex;
+	const struct dmm_hop *hop = bpf_map_lookup_elem(&dmm_hops, &ifindex);
+
+	return hop ? bpf_redirect(hop->ifindex, 0) : TC_ACT_SHOT;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

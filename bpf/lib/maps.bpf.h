@@ -101,6 +101,13 @@ struct {
 } dmm_xsks SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 2 * DMM_MAX_INSTANCES);
+	__type(key, __u32);
+	__type(value, struct dmm_hop);
+} dmm_hops SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, DMM_NUM_PROTOS * 65536);
 	__type(key, __u32);

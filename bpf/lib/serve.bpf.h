@@ -129,6 +129,17 @@ static __always_inline enum dmm_reason find_listener(struct xdp_md *ctx, enum dm
 	return *ret && (*ret)->n ? DMM_REASON_NONE : DMM_REASON_XDP_NO_LISTENER;
 }
 
+/* The same for each packet of a flow, as far as it goes: a client with a SYN cookie finds who gave it. */
+static __always_inline __u32 spread_of(const struct dmm_wire *flow)
+{
+	const __u32 *remote = (const __u32 *)flow->remote;
+	__u32 hash = remote[0] ^ remote[1] ^ remote[2] ^ remote[3];
+
+	hash = (hash ^ hash >> 16) * 0x85ebca6bu ^ bpf_ntohs(flow->remote_port);
+	hash = (hash ^ hash >> 13) * 0x9e3779b1u;
+	return hash >> 16;
+}
+
 /* What a client gets that is none's yet: @ret_id, or a reason. */
 static __always_inline enum dmm_reason decide_client(struct xdp_md *ctx, const struct packet *p,
 						     const struct dmm_wire *flow, __u32 *ret_id)
@@ -146,6 +157,7 @@ static __always_inline enum dmm_reason decide_client(struct xdp_md *ctx, const s
 		return DMM_REASON_NO_POLICY;
 	env.stale_ns = conf->stale_ms * 1000000ULL;
 	env.now = coarse_ns();
+	env.spread = spread_of(flow);
 	dmm_decide_client(&env, server_class(env.slot, listener->cgroup), DMM_PROTO_TCP,
 			  flow->local, p->port, flow->remote, &choice);
 	if (choice.verdict == DMM_VERDICT_USERSPACE)

@@ -20,6 +20,7 @@ struct decide_env {
 	__u32 generation;
 	__u64 stale_ns;
 	__u64 now; /* coarse */
+	__u32 spread;
 };
 
 #define DMM_MATCH_TABLES		    dmm_slot
@@ -32,6 +33,7 @@ struct decide_env {
 #define DMM_ENV_BEAT(env, id)		    beat_of(id)
 #define DMM_ENV_NOW(env)		    ((env)->now)
 #define DMM_ENV_STALE_NS(env)		    ((env)->stale_ns)
+#define DMM_ENV_SPREAD(env)		    ((env)->spread)
 #include <dmm/abi/decide.h>
 
 /* Which generation decides, with one read; false: there is no policy. */

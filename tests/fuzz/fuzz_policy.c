@@ -28,10 +28,11 @@ static int class_of(void *ctx, const char *cgroup)
 	return ++n_cgroups;
 }
 
-static int instance_of(void *ctx, const char *stack)
+static int instances_of(void *ctx, const char *stack, uint32_t ret[static DMM_MAX_INSTANCES_OF])
 {
 	(void)ctx, (void)stack;
-	return 3;
+	ret[0] = 3;
+	return 1;
 }
 
 static void look_up(const struct dmm_tables *tables, const uint8_t *data, size_t len)
@@ -51,7 +52,7 @@ static void look_up(const struct dmm_tables *tables, const uint8_t *data, size_t
 static void compile(const struct dmm_policy *policy, const uint8_t *data, size_t len)
 {
 	struct dmm_compile_env env = { .class_of = class_of,
-				       .instance_of = instance_of,
+				       .instances_of = instances_of,
 				       .generation = 1,
 				       .max_bytes = MAX_TABLES };
 	struct dmm_findings found = { 0 };

@@ -241,17 +241,18 @@ static const char *cgroup_of(const struct dmm_policy *policy, uint32_t class_id)
 	return class_id ? policy->rules[class_id / 2].cgroup : NULL;
 }
 
-static int instance_of(void *ctx, const char *stack)
+static int instances_of(void *ctx, const char *stack, uint32_t ret[static DMM_MAX_INSTANCES_OF])
 {
 	(void)ctx;
-	return dmm_streq(stack, "one") ? 1 : 2;
+	ret[0] = dmm_streq(stack, "one") ? 1 : 2;
+	return 1;
 }
 
 struct dmm_compile_env random_env(const struct dmm_policy *policy)
 {
 	return (struct dmm_compile_env){ .ctx = (void *)policy,
 					 .class_of = class_of,
-					 .instance_of = instance_of,
+					 .instances_of = instances_of,
 					 .generation = 1 };
 }
 

@@ -32,10 +32,13 @@ static int class_of(void *ctx, const char *cgroup)
 	return strncmp(cgroup, "/app-", 5) ? -ENOENT : atoi(cgroup + 5);
 }
 
-static int instance_of(void *ctx, const char *stack)
+static int instances_of(void *ctx, const char *stack, uint32_t ret[static DMM_MAX_INSTANCES_OF])
 {
 	(void)ctx;
-	return dmm_streq(stack, "fast") ? 5 : -ENOENT;
+	if (!dmm_streq(stack, "fast"))
+		return -ENOENT;
+	ret[0] = 5;
+	return 1;
 }
 
 static struct dmm_policy *policy;
@@ -47,7 +50,7 @@ static int prepare(void **state)
 {
 	(void)state;
 	env = (struct dmm_compile_env){ .class_of = class_of,
-					.instance_of = instance_of,
+					.instances_of = instances_of,
 					.generation = 7,
 					.applied_at = 1234567890 };
 	return 0;

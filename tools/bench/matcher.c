@@ -21,10 +21,11 @@ static int any_class(void *ctx, const char *cgroup)
 	return 1;
 }
 
-static int any_instance(void *ctx, const char *stack)
+static int any_instance(void *ctx, const char *stack, uint32_t ret[static DMM_MAX_INSTANCES_OF])
 {
 	(void)ctx, (void)stack;
-	return 0;
+	ret[0] = 0;
+	return 1;
 }
 
 /* Rule i: 10.x.y.0/24 and 2001:db8:x:y::/64, one port each. */
@@ -52,7 +53,7 @@ static char *make_policy(unsigned int n)
 static int compile(unsigned int n, struct dmm_tables *ret)
 {
 	const struct dmm_compile_env env = { .class_of = any_class,
-					     .instance_of = any_instance,
+					     .instances_of = any_instance,
 					     .generation = 1 };
 	dmm_autofree char *text = make_policy(n);
 	struct dmm_findings found = { 0 };

@@ -21,11 +21,11 @@ static int any_class(void *ctx, const char *cgroup)
 	return *classes + 1 < DMM_MAX_CLASSES ? (int)++*classes : -ENOSPC;
 }
 
-static int any_instance(void *ctx, const char *stack)
+static int any_instance(void *ctx, const char *stack, uint32_t ret[static DMM_MAX_INSTANCES_OF])
 {
-	(void)ctx;
-	(void)stack;
-	return 0;
+	(void)ctx, (void)stack;
+	ret[0] = 0;
+	return 1;
 }
 
 /* Parses and compiles. What is found is told in @found; other failures here. */
@@ -33,9 +33,10 @@ static int judge(const struct ctl *ctl, const char *path, struct dmm_policy **re
 		 struct dmm_findings *found)
 {
 	unsigned int classes = 0;
-	const struct dmm_compile_env env = {
-		.ctx = &classes, .class_of = any_class, .instance_of = any_instance, .generation = 1
-	};
+	const struct dmm_compile_env env = { .ctx = &classes,
+					     .class_of = any_class,
+					     .instances_of = any_instance,
+					     .generation = 1 };
 	struct dmm_tables tables = { 0 };
 	int r = dmm_policy_load(path, ret, found);
 

@@ -53,9 +53,15 @@ int cmd_stacks_list(struct ctl *ctl)
 	return CTL_OK;
 }
 
+static void print_change(struct json_object *stack, const char *what)
+{
+	printf("%s %s: %s, pid %s\n", get_text(stack, "instance"), what, get_text(stack, "state"),
+	       get_text(stack, "pid"));
+}
+
 static int change_stack(const struct ctl *ctl, const char *verb, const char *what)
 {
-	struct json_object *result = NULL, *args;
+	struct json_object *result = NULL, *args, *items;
 	int r;
 
 	if (ctl->argc != 1)
@@ -65,9 +71,12 @@ static int change_stack(const struct ctl *ctl, const char *verb, const char *wha
 	r = ask_daemon(ctl, verb, args, &result);
 	if (r != CTL_OK)
 		return r;
-	if (!is_json(ctl))
-		printf("%s %s: %s, pid %s\n", get_text(result, "instance"), what,
-		       get_text(result, "state"), get_text(result, "pid"));
+	items = get_member(result, "items");
+	if (!is_json(ctl) && items)
+		for (size_t i = 0; i < json_object_array_length(items); i++)
+			print_change(json_object_array_get_idx(items, i), what);
+	else if (!is_json(ctl))
+		print_change(result, what);
 	print_document(ctl, result);
 	return CTL_OK;
 }

@@ -67,6 +67,10 @@ static void look_at_interface(struct dmmd_inst *inst)
 		dmm_warning("%s: %s", inst->spec.interface, dmm_steer_reason());
 	else
 		inst->attached = true;
+	if (inst->spec.index > 0 &&
+	    dmm_steer_hop_make(inst->d->steer, inst->slot, inst->iface.ifindex, inst->iface.mtu,
+			       &inst->hop) < 0)
+		dmm_warning("%s: %s", inst->label, dmm_steer_reason());
 }
 
 int dmmd_inst_adopt(struct dmmd_inst *inst, pid_t pid, uint64_t start_time, bool draining)
@@ -75,7 +79,7 @@ int dmmd_inst_adopt(struct dmmd_inst *inst, pid_t pid, uint64_t start_time, bool
 
 	if (r == 0) {
 		if (greet(inst, &channel) < 0)
-			dmm_warning("%s#0 (pid %d) does not answer", inst->spec.name, pid);
+			dmm_warning("%s (pid %d) does not answer", inst->label, pid);
 		r = dmmd_inst_watch(inst, pidfd, channel);
 	}
 	if (r < 0)
@@ -85,7 +89,7 @@ int dmmd_inst_adopt(struct dmmd_inst *inst, pid_t pid, uint64_t start_time, bool
 	inst->life = draining ? DMMD_DRAINING : DMMD_READY;
 	inst->ready_at = dmm_now_ns();
 	look_at_interface(inst);
-	dmm_info("%s#0 (pid %d) adopted", inst->spec.name, pid);
+	dmm_info("%s (pid %d) adopted", inst->label, pid);
 	return 0;
 }
 
@@ -111,7 +115,7 @@ static void died_meanwhile(struct dmmd_inst *inst, pid_t pid)
 	static const char why[] = "died while dmmd was away";
 
 	snprintf(inst->last_death, sizeof(inst->last_death), "%s", why);
-	dmm_warning("%s#0 (pid %d) %s", inst->spec.name, pid, why);
+	dmm_warning("%s (pid %d) %s", inst->label, pid, why);
 	dmm_steer_inst_state(inst->d->steer, inst->slot, DMM_INST_DEAD, 0);
 	dmmd_inst_end(inst, DMMD_AFTER_RESTART, why);
 }

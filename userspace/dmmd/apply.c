@@ -156,12 +156,16 @@ static int class_of(void *ctx, const char *cgroup)
 	return dmmd_classes_get(&job->classes, cgroup, job->generation);
 }
 
-static int instance_of(void *ctx, const char *stack)
+static int instances_of(void *ctx, const char *stack, uint32_t ret[static DMM_MAX_INSTANCES_OF])
 {
 	struct dmmd_job *job = ctx;
-	const struct dmmd_step *step = dmmd_plan_find(&job->plan, stack);
+	const struct dmmd_step *step;
+	int n = 0;
 
-	return step ? (int)step->slot : -ENOENT;
+	while (n < DMM_MAX_INSTANCES_OF && (step = dmmd_plan_find(&job->plan, stack, n)) &&
+	       step->kind != DMMD_STEP_DRAIN)
+		ret[n++] = step->slot;
+	return n ? n : -ENOENT;
 }
 
 /* The rules' places are looked up from anywhere. */
@@ -183,7 +187,7 @@ static int prepare(struct dmmd_job *job)
 	struct dmm_compile_env env = {
 		.ctx = job,
 		.class_of = class_of,
-		.instance_of = instance_of,
+		.instances_of = instances_of,
 		.generation = d->state.generation + 1,
 		.applied_at = dmm_clock_ns(CLOCK_REALTIME),
 	};
@@ -412,7 +416,8 @@ static void finish(struct dmmd_job *job)
 static void settled(void *ctx, struct dmmd_inst *inst, int err, const char *text)
 {
 	struct dmmd_job *job = ctx;
-	const struct dmmd_step *step = dmmd_plan_find(&job->plan, inst->spec.name);
+	const struct dmmd_step *step =
+		dmmd_plan_find(&job->plan, inst->spec.name, inst->spec.index);
 	char reason[640];
 	char *hint;
 
@@ -423,7 +428,8 @@ static void settled(void *ctx, struct dmmd_inst *inst, int err, const char *text
 			*hint++ = '\0';
 		dmm_findings_add(&job->found, DMM_SEVERITY_ERROR, DMMD_CODE_START_FAILED,
 				 step ? step->place : (struct dmm_place){ 0 }, hint,
-				 "stack '%s' (plug-in '%s') did not start: %s", inst->spec.name,
+				 "stack '%s' (plug-in '%s') did not start: %s",
+				 inst->spec.index ? inst->label : inst->spec.name,
 				 step ? step->spec.plugin : inst->spec.plugin, reason);
 		job->err = job->err ? job->err : err;
 	}

@@ -137,13 +137,16 @@ int dmmd_hostcheck(struct dmmd *d, const struct dmm_policy *policy, struct dmm_f
 {
 	struct bypass bypass = { .found = found };
 	uint32_t ifindexes[DMM_MAX_INSTANCES];
-	unsigned int n = 0;
+	unsigned int n = 0, instances = 0;
 	int r;
 
-	if (policy->n_stacks > DMM_MAX_INSTANCES)
-		return ERROR(found, TOO_MANY_STACKS, policy->stacks[DMM_MAX_INSTANCES].place, NULL,
-			     "%zu stacks; there are slots for %u", policy->n_stacks,
-			     DMM_MAX_INSTANCES);
+	for (size_t i = 0; i < policy->n_stacks; i++) {
+		instances += policy->stacks[i].instances;
+		if (instances > DMM_MAX_INSTANCES)
+			return ERROR(found, TOO_MANY_STACKS, policy->stacks[i].place, NULL,
+				     "%u instances with this stack's; there are slots for %u",
+				     instances, DMM_MAX_INSTANCES);
+	}
 	for (size_t i = 0; i < policy->n_stacks; i++) {
 		uint32_t ifindex = check_interface(policy, &policy->stacks[i], found);
 

@@ -68,8 +68,8 @@ static void kill_it(struct dmmd_inst *inst)
 
 int dmmd_inst_control_path(struct dmmd_inst *inst, char ret[static PATH_MAX])
 {
-	int n = snprintf(ret, PATH_MAX, "%s/instances/%s#0.sock", inst->d->options.run_dir,
-			 inst->spec.name);
+	int n = snprintf(ret, PATH_MAX, "%s/instances/%s.sock", inst->d->options.run_dir,
+			 inst->label);
 
 	return n >= PATH_MAX ? -ENAMETOOLONG : 0;
 }
@@ -100,7 +100,7 @@ static void became_ready(struct dmmd_inst *inst)
 	inst->life = DMMD_READY;
 	inst->ready_at = dmm_now_ns();
 	dmmd_timer_set(&inst->timer, 0);
-	dmm_info("%s#0 ready: pid %d on %s, ports %u-%u", inst->spec.name, inst->pid,
+	dmm_info("%s ready: pid %d on %s, ports %u-%u", inst->label, inst->pid,
 		 inst->spec.interface, inst->spec.ports.first, inst->spec.ports.last);
 	dmmd_save(inst->d);
 	dmmd_sockets_begin(inst);
@@ -261,6 +261,9 @@ static void let_go_of_interface(struct dmmd_inst *inst)
 {
 	struct dmmd *d = inst->d;
 
+	if (inst->hop.near_index)
+		dmm_steer_hop_remove(d->steer, inst->slot);
+	inst->hop = (struct dmm_hop_ends){ 0 };
 	if (!inst->attached)
 		return;
 	inst->attached = false;
@@ -294,9 +297,9 @@ static void died(struct dmmd_inst *inst, pid_t pid, int err)
 	int delay;
 
 	if (pid)
-		snprintf(what, sizeof(what), "%s#0 (pid %d) died", inst->spec.name, pid);
+		snprintf(what, sizeof(what), "%s (pid %d) died", inst->label, pid);
 	else
-		snprintf(what, sizeof(what), "%s#0 could not be started", inst->spec.name);
+		snprintf(what, sizeof(what), "%s could not be started", inst->label);
 
 	if (inst->settled) { /* whoever asked decides what now */
 		dmm_warning("%s: %s", what, inst->last_death);
@@ -357,13 +360,13 @@ static void process_ready(struct dmmd_source *source, uint32_t events)
 		channel_ready(&inst->channel, EPOLLIN);
 	orderly = describe_death(inst);
 	wanted = inst->life == DMMD_ENDING || (inst->life == DMMD_DRAINING && orderly);
-	dmmd_tell_peers(inst);
 	dmm_steer_inst_state(d->steer, inst->slot, DMM_INST_DEAD, 0);
+	dmmd_tell_peers(inst);
 	dmmd_source_remove(&d->loop, &inst->channel);
 	dmmd_source_remove(&d->loop, &inst->process);
 	dmmd_timer_set(&inst->timer, 0);
 	if (wanted)
-		dmm_info("%s#0 (pid %d) ended: %s", inst->spec.name, pid, inst->last_death);
+		dmm_info("%s (pid %d) ended: %s", inst->label, pid, inst->last_death);
 	inst->pid = 0;
 	inst->why[0] = '\0';
 	if (wanted || inst->removed) {
@@ -531,6 +534,7 @@ int dmmd_inst_new(struct dmmd *d, const struct dmmd_spec *spec, uint32_t slot,
 		return -ENOMEM;
 	inst->d = d;
 	inst->spec = *spec;
+	snprintf(inst->label, sizeof(inst->label), "%s#%u", spec->name, spec->index);
 	inst->slot = slot;
 	inst->process.fd = inst->channel.fd = -1;
 	r = dmmd_timer_init(&d->loop, &inst->timer, timer_fired);
@@ -571,17 +575,18 @@ void dmmd_inst_free(struct dmmd_inst *inst)
 
 struct dmmd_inst *dmmd_inst_find(struct dmmd *d, const char *name)
 {
-	size_t len = strcspn(name, "#");
+	for (unsigned int i = 0; i < DMM_MAX_INSTANCES; i++)
+		if (d->inst[i] && dmm_streq(d->inst[i]->label, name))
+			return d->inst[i];
+	return dmmd_inst_find_nth(d, name, 0);
+}
 
-	if (name[len] && !dmm_streq(name + len, "#0"))
-		return NULL;
-	for (unsigned int i = 0; i < DMM_MAX_INSTANCES; i++) {
-		struct dmmd_inst *inst = d->inst[i];
-
-		if (inst && strlen(inst->spec.name) == len &&
-		    memcmp(inst->spec.name, name, len) == 0)
-			return inst;
-	}
+struct dmmd_inst *dmmd_inst_find_nth(struct dmmd *d, const char *stack, uint32_t index)
+{
+	for (unsigned int i = 0; i < DMM_MAX_INSTANCES; i++)
+		if (d->inst[i] && d->inst[i]->spec.index == index &&
+		    dmm_streq(d->inst[i]->spec.name, stack))
+			return d->inst[i];
 	return NULL;
 }
 
@@ -619,6 +624,10 @@ static void check_heartbeat(struct dmmd_inst *inst, uint64_t now)
 static bool interface_is_gone(const struct dmmd_inst *inst)
 {
 	unsigned int ifindex = if_nametoindex(inst->spec.interface);
+	char name[IF_NAMESIZE];
+
+	if (inst->hop.far_index && !if_indextoname(inst->hop.far_index, name) && errno == ENXIO)
+		return true;
 
 	return ifindex ? ifindex != inst->iface.ifindex : errno == ENODEV;
 }
@@ -627,8 +636,7 @@ static bool interface_is_gone(const struct dmmd_inst *inst)
  * follow the rule until the hook is free. */
 static void end_without_door(struct dmmd_inst *inst)
 {
-	dmm_warning("%s#0: the XDP hook of %s was taken away", inst->spec.name,
-		    inst->spec.interface);
+	dmm_warning("%s: the XDP hook of %s was taken away", inst->label, inst->spec.interface);
 	inst->attached = false;
 	dmmd_inst_end(inst, inst->life == DMMD_DRAINING ? inst->after : DMMD_AFTER_RESTART,
 		      "its XDP hook was taken away");
@@ -650,8 +658,7 @@ void dmmd_insts_tick(struct dmmd *d)
 		if (interface_is_gone(inst)) {
 			bool draining = inst->life == DMMD_DRAINING;
 
-			dmm_warning("%s#0: interface %s is gone", inst->spec.name,
-				    inst->spec.interface);
+			dmm_warning("%s: interface %s is gone", inst->label, inst->spec.interface);
 			dmmd_inst_end(inst, draining ? inst->after : DMMD_AFTER_RESTART,
 				      "its interface is gone");
 		} else if (inst->attached &&

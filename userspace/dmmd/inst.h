@@ -39,12 +39,14 @@ enum dmmd_after { DMMD_AFTER_RESTART, DMMD_AFTER_START, DMMD_AFTER_STAY, DMMD_AF
 
 struct dmmd_inst {
 	struct dmmd *d;
-	struct dmmd_spec spec; /* what it runs */
+	struct dmmd_spec spec;	       /* what it runs */
+	char label[DMM_INST_NAME_LEN]; /* "fast#0" */
 	uint32_t slot, incarnation;
 	enum dmmd_life life;
 	enum dmmd_after after;
 	struct dmmd_spec next;	 /* for DMMD_AFTER_START */
 	struct dmmd_iface iface; /* as it was at the last start */
+	struct dmm_hop_ends hop; /* 0: it has the interface's own queues */
 	bool held;		 /* stopped by hand: a new dmmd leaves it so */
 	bool removed;		 /* its stack is no longer in the policy: freed when it ends */
 	bool attached;		 /* XDP is on the interface for it */
@@ -80,7 +82,9 @@ void dmmd_inst_free(struct dmmd_inst *inst);
 /* dmmd exits: lets go, the process goes on. */
 void dmmd_inst_leave(struct dmmd_inst *inst);
 
+/* "fast#1", or "fast": the first of its instances. */
 struct dmmd_inst *dmmd_inst_find(struct dmmd *d, const char *name);
+struct dmmd_inst *dmmd_inst_find_nth(struct dmmd *d, const char *stack, uint32_t index);
 const char *dmmd_life_word(enum dmmd_life life);
 
 /* Starts it as @spec, ending what runs now. @settled (may be NULL) hears how that went. */

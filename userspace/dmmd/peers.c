@@ -85,7 +85,7 @@ void dmmd_tell_peers(struct dmmd_inst *inst)
 			n++;
 		}
 	if (r == 0 && n > 0)
-		dmm_info("%s#0: the far ends of %u flows are made to notice", inst->spec.name, n);
+		dmm_info("%s: the far ends of %u flows are made to notice", inst->label, n);
 	for (int i = 0; i < DMM_NUM_FAMILIES; i++)
 		if (fds[i] >= 0)
 			close(fds[i]);

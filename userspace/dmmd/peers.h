@@ -5,6 +5,6 @@
 
 struct dmmd_inst;
 
-/* Makes each of them say something. To be called when the process is gone: with its sockets, so that the
- * flow door passes the answers to the kernel; and while its shared page is there. */
+/* Makes each of them say something. To be called when the flow door passes what is the instance's to the
+ * kernel, and while its shared page is there. */
 void dmmd_tell_peers(struct dmmd_inst *inst);

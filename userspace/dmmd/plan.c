@@ -39,15 +39,15 @@ static int free_slot(struct dmmd *d, const bool *used, uint32_t *ret)
 	return -ENOSPC;
 }
 
-static void add_policy_stack(struct dmmd *d, const struct dmm_policy *policy,
-			     const struct dmm_policy_stack *stack, bool restore,
-			     struct dmmd_plan *plan)
+static void add_instance(struct dmmd *d, const struct dmm_policy *policy,
+			 const struct dmm_policy_stack *stack, uint32_t index, bool restore,
+			 struct dmmd_plan *plan)
 {
 	struct dmmd_step *step = &plan->steps[plan->n++];
-	struct dmmd_inst *inst = dmmd_inst_find(d, stack->name);
+	struct dmmd_inst *inst = dmmd_inst_find_nth(d, stack->name, index);
 
 	*step = (struct dmmd_step){ .inst = inst, .place = stack->place };
-	dmmd_spec_from_policy(policy, stack, &step->spec);
+	dmmd_spec_from_policy(policy, stack, index, &step->spec);
 	step->kind = kind_of(inst, &step->spec, restore);
 	if (!inst)
 		return;
@@ -57,12 +57,14 @@ static void add_policy_stack(struct dmmd *d, const struct dmm_policy *policy,
 		step->spec.ports = inst->spec.ports;
 }
 
-static bool interface_wanted(const struct dmmd_plan *plan, const char *interface)
+/* By another stack: one of the same goes on beside what ends. */
+static bool interface_wanted(const struct dmmd_plan *plan, const struct dmmd_spec *spec)
 {
 	for (unsigned int i = 0; i < plan->n; i++)
 		if (plan->steps[i].kind != DMMD_STEP_DRAIN &&
 		    plan->steps[i].kind != DMMD_STEP_REPLACE &&
-		    dmm_streq(plan->steps[i].spec.interface, interface))
+		    dmm_streq(plan->steps[i].spec.interface, spec->interface) &&
+		    !dmm_streq(plan->steps[i].spec.name, spec->name))
 			return true;
 	return false;
 }
@@ -72,11 +74,11 @@ static void add_removed(struct dmmd *d, struct dmmd_plan *plan)
 	for (uint32_t i = 0; i < DMM_MAX_INSTANCES; i++) {
 		struct dmmd_inst *inst = d->inst[i];
 
-		if (!inst || dmmd_plan_find(plan, inst->spec.name))
+		if (!inst || dmmd_plan_find(plan, inst->spec.name, inst->spec.index))
 			continue;
 		plan->steps[plan->n++] = (struct dmmd_step){
-			.kind = interface_wanted(plan, inst->spec.interface) ? DMMD_STEP_REPLACE
-									     : DMMD_STEP_DRAIN,
+			.kind = interface_wanted(plan, &inst->spec) ? DMMD_STEP_REPLACE
+								    : DMMD_STEP_DRAIN,
 			.spec = inst->spec,
 			.old = inst->spec,
 			.slot = i,
@@ -232,17 +234,21 @@ int dmmd_plan_make(struct dmmd *d, const struct dmm_policy *policy, bool restore
 	int r;
 
 	ret->n = 0;
-	for (size_t i = 0; i < policy->n_stacks && i < DMM_MAX_INSTANCES; i++)
-		add_policy_stack(d, policy, &policy->stacks[i], restore, ret);
+	for (size_t i = 0; i < policy->n_stacks; i++)
+		for (uint32_t k = 0; k < policy->stacks[i].instances && ret->n < DMM_MAX_INSTANCES;
+		     k++)
+			add_instance(d, policy, &policy->stacks[i], k, restore, ret);
 	add_removed(d, ret);
 	r = assign_slots(d, ret, found);
 	return r < 0 ? r : assign_ports(d, ret, found);
 }
 
-const struct dmmd_step *dmmd_plan_find(const struct dmmd_plan *plan, const char *stack)
+const struct dmmd_step *dmmd_plan_find(const struct dmmd_plan *plan, const char *stack,
+				       uint32_t index)
 {
 	for (unsigned int i = 0; i < plan->n; i++)
-		if (dmm_streq(plan->steps[i].spec.name, stack))
+		if (plan->steps[i].spec.index == index &&
+		    dmm_streq(plan->steps[i].spec.name, stack))
 			return &plan->steps[i];
 	return NULL;
 }
@@ -250,28 +256,29 @@ const struct dmmd_step *dmmd_plan_find(const struct dmmd_plan *plan, const char 
 void dmmd_step_describe(const struct dmmd_step *step, char *ret, size_t size)
 {
 	const struct dmmd_spec *spec = &step->spec;
+	char name[DMM_INST_NAME_LEN];
 
+	/* one with a single instance is that */
+	snprintf(name, sizeof(name), spec->index ? "%s#%u" : "%s", spec->name, spec->index);
 	ret[0] = '\0';
 	switch (step->kind) {
 	case DMMD_STEP_KEEP:
 		break;
 	case DMMD_STEP_KICK:
-		snprintf(ret, size, "stack %s: is being started again", spec->name);
+		snprintf(ret, size, "stack %s: is being started again", name);
 		break;
 	case DMMD_STEP_AGAIN:
-		snprintf(ret, size, "stack %s: drains; started again after its last flow",
-			 spec->name);
+		snprintf(ret, size, "stack %s: drains; started again after its last flow", name);
 		break;
 	case DMMD_STEP_START:
-		snprintf(ret, size, "stack %s: started on %s, local ports %u-%u", spec->name,
+		snprintf(ret, size, "stack %s: started on %s, local ports %u-%u", name,
 			 spec->interface, spec->ports.first, spec->ports.last);
 		break;
 	case DMMD_STEP_CHANGE:
-		snprintf(ret, size, "stack %s: changed, restarted; its flows are reset",
-			 spec->name);
+		snprintf(ret, size, "stack %s: changed, restarted; its flows are reset", name);
 		break;
 	case DMMD_STEP_DRAIN:
-		snprintf(ret, size, "stack %s: removed, ends after its last flow", spec->name);
+		snprintf(ret, size, "stack %s: removed, ends after its last flow", name);
 		break;
 	case DMMD_STEP_REPLACE:
 		snprintf(ret, size, "stack %s: removed, another takes %s; its flows are reset",

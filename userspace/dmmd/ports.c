@@ -54,8 +54,8 @@ int dmmd_ports_choose(const struct dmmd_ports *taken, unsigned int count,
 
 	if (count == 0)
 		return 0;
-	for (size = (DMMD_PORTS_LAST - DMMD_PORTS_FIRST + 1) / count; size >= DMMD_PORTS_MIN;
-	     size -= (size + 15) / 16) {
+	size = DMM_MIN((DMMD_PORTS_LAST - DMMD_PORTS_FIRST + 1) / count, DMMD_PORTS_MOST);
+	for (; size >= DMMD_PORTS_MIN; size -= (size + 15) / 16) {
 		struct dmm_port_range found[DMM_MAX_INSTANCES];
 
 		if (count <= DMM_ARRAY_SIZE(found) && place(taken, count, size, found)) {

@@ -10,7 +10,8 @@
 
 #define DMMD_PORTS_FIRST 20000
 #define DMMD_PORTS_LAST	 31999
-#define DMMD_PORTS_MIN	 128 /* a smaller range is of no use */
+#define DMMD_PORTS_MIN	 128  /* a smaller range is of no use */
+#define DMMD_PORTS_MOST	 4000 /* so that more instances find some later */
 
 struct dmmd_ports {
 	uint64_t bits[65536 / 64];
@@ -21,7 +22,8 @@ void dmmd_ports_remove(struct dmmd_ports *ports, uint16_t first, uint16_t last);
 /* The lowest taken port of the range; 0: none is. */
 uint16_t dmmd_ports_taken(const struct dmmd_ports *taken, uint16_t first, uint16_t last);
 
-/* @count disjoint free ranges of one size, as large as can be, within the default range. -ENOSPC:
+/* @count disjoint free ranges of one size, as large as can be up to DMMD_PORTS_MOST, within the default
+ * range. -ENOSPC:
  * not even DMMD_PORTS_MIN ports each. */
 int dmmd_ports_choose(const struct dmmd_ports *taken, unsigned int count,
 		      struct dmm_port_range *ret);

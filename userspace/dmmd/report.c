@@ -54,7 +54,7 @@ static struct json_object *add_stack(struct json_object *obj, struct dmmd_inst *
 
 	dmmd_inst_shared(inst, &shared);
 	dmm_json_set_text(obj, "name", spec->name);
-	dmm_json_set_textf(obj, "instance", "%s#0", spec->name);
+	dmm_json_set_text(obj, "instance", inst->label);
 	dmm_json_set_u64(obj, "slot", inst->slot);
 	dmm_json_set_text(obj, "state", dmmd_life_word(inst->life));
 	dmm_json_set_text(obj, "plugin", spec->plugin);

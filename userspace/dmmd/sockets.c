@@ -109,12 +109,12 @@ void dmmd_sockets_give(struct dmmd_inst *inst, enum dmm_family family)
 	int r = dmmd_confined(inst->d, confine, make_some, &order);
 
 	if (r < 0)
-		dmm_warning("%s#0: cannot make sockets to talk to servers with: %s",
-			    inst->spec.name, strerror(-r));
+		dmm_warning("%s: cannot make sockets to talk to servers with: %s", inst->label,
+			    strerror(-r));
 	r = dmmd_send_message(inst->channel.fd, DMM_MSG_SOCKETS, &order.list, sizeof(order.list),
 			      order.fds, order.list.n);
 	if (r < 0)
-		dmm_warning("%s#0: sockets not handed over: %s", inst->spec.name, strerror(-r));
+		dmm_warning("%s: sockets not handed over: %s", inst->label, strerror(-r));
 	for (unsigned int i = 0; i < order.list.n; i++)
 		close(order.fds[i]);
 }

@@ -36,6 +36,19 @@ static int fail_steer(int err, char *text, size_t size)
 
 /* --- interface --- */
 
+/* The first instance has the queues of the interface, the others a hop to it. */
+static int make_hop(struct dmmd_inst *inst, char *text, size_t size)
+{
+	struct dmm_hop_ends ends = { 0 };
+	int r = 0;
+
+	if (inst->spec.index > 0)
+		r = dmm_steer_hop_make(inst->d->steer, inst->slot, inst->iface.ifindex,
+				       inst->iface.mtu, &ends);
+	inst->hop = ends;
+	return r < 0 ? fail_steer(r, text, size) : 0;
+}
+
 static int look_at_interface(struct dmmd_inst *inst, char *text, size_t size)
 {
 	struct dmmd_iface iface;
@@ -63,7 +76,7 @@ static int look_at_interface(struct dmmd_inst *inst, char *text, size_t size)
 		return -EMSGSIZE;
 	}
 	if (inst->attached)
-		return 0;
+		return make_hop(inst, text, size);
 	r = dmm_steer_attach_interface(inst->d->steer, iface.ifindex, inst->spec.mode, &inst->got);
 	if (r < 0)
 		/* a busy hook does not get free by itself: not the EBUSY that is tried again */
@@ -71,18 +84,24 @@ static int look_at_interface(struct dmmd_inst *inst, char *text, size_t size)
 	inst->attached = true;
 	if (dmm_steer_reason()[0])
 		dmm_warning("%s: %s", inst->spec.interface, dmm_steer_reason());
-	return 0;
+	return make_hop(inst, text, size);
+}
+
+static uint32_t n_queues_of(const struct dmmd_inst *inst)
+{
+	return inst->hop.far_index ? 1 : inst->iface.queues;
 }
 
 static int open_xsks(struct dmmd_inst *inst, struct dmmd_parcel *parcel, char *text, size_t size)
 {
 	const struct dmmd_iface *iface = &inst->iface;
+	const uint32_t n_queues = n_queues_of(inst);
 	struct dmm_xsk_request request = {
-		.ifindex = iface->ifindex,
-		.n_queues = iface->queues,
+		.ifindex = inst->hop.far_index ? inst->hop.far_index : iface->ifindex,
+		.n_queues = n_queues,
 		.zerocopy = inst->spec.zerocopy,
 		.frame_size = dmmd_iface_frame_size(iface->mtu),
-		.frames_per_queue = iface->queues > 4 ? FRAMES_MANY_QUEUES : FRAMES_FEW_QUEUES,
+		.frames_per_queue = n_queues > 4 ? FRAMES_MANY_QUEUES : FRAMES_FEW_QUEUES,
 	};
 	struct dmm_handover *h = &parcel->handover;
 	char what[96];
@@ -91,15 +110,14 @@ static int open_xsks(struct dmmd_inst *inst, struct dmmd_parcel *parcel, char *t
 
 	if (r < 0) {
 		snprintf(what, sizeof(what), "AF_XDP sockets on %s (%u queues, zerocopy %s)",
-			 inst->spec.interface, iface->queues,
-			 dmmd_zerocopy_word(inst->spec.zerocopy));
+			 inst->spec.interface, n_queues, dmmd_zerocopy_word(inst->spec.zerocopy));
 		return dmmd_inst_fail(r, text, size, what);
 	}
 	inst->zerocopy = true;
-	for (uint32_t i = 0; i < iface->queues; i++)
+	for (uint32_t i = 0; i < n_queues; i++)
 		inst->zerocopy &= (parcel->descs[i].flags & DMM_XSK_ZEROCOPY) != 0;
 	h->frame_size = request.frame_size;
-	h->n_frames = request.frames_per_queue * iface->queues;
+	h->n_frames = request.frames_per_queue * n_queues;
 	return 0;
 }
 
@@ -112,7 +130,8 @@ static int enter_slot(struct dmmd_inst *inst, struct dmmd_parcel *parcel, char *
 		.state = DMM_INST_STARTING,
 		.incarnation = inst->incarnation,
 		.ifindex = inst->iface.ifindex,
-		.n_queues = inst->iface.queues,
+		.n_queues = n_queues_of(inst),
+		.hop_ifindex = inst->hop.near_index,
 		.port_first = inst->spec.ports.first,
 		.port_last = inst->spec.ports.last,
 		.relay_port = { parcel->relay_port[0], parcel->relay_port[1] },
@@ -120,7 +139,7 @@ static int enter_slot(struct dmmd_inst *inst, struct dmmd_parcel *parcel, char *
 	struct dmm_inst_fds fds;
 	int r;
 
-	snprintf(slot.name, sizeof(slot.name), "%s#0", inst->spec.name);
+	memcpy(slot.name, inst->label, sizeof(slot.name));
 	memcpy(slot.stack, inst->spec.name, sizeof(slot.stack));
 	r = dmm_steer_inst_begin(steer, inst->slot, &slot, &fds);
 	if (r < 0)
@@ -130,7 +149,7 @@ static int enter_slot(struct dmmd_inst *inst, struct dmmd_parcel *parcel, char *
 	r = dmm_steer_inst_mark(steer, inst->slot, parcel->fds[DMM_FD_RELAY4]);
 	if (r == 0 && parcel->fds[DMM_FD_RELAY6] >= 0)
 		r = dmm_steer_inst_mark(steer, inst->slot, parcel->fds[DMM_FD_RELAY6]);
-	for (uint32_t i = 0; i < inst->iface.queues && r == 0; i++)
+	for (uint32_t i = 0; i < n_queues_of(inst) && r == 0; i++)
 		r = dmm_steer_inst_set_xsk(steer, inst->slot, parcel->descs[i].queue,
 					   parcel->xsks[i]);
 	return r < 0 ? fail_steer(r, text, size) : 0;
@@ -149,7 +168,8 @@ static int fill_handover(struct dmmd_inst *inst, struct dmmd_parcel *parcel, cha
 	h->version = DMM_HANDOVER_VERSION;
 	h->ifindex = inst->iface.ifindex;
 	h->mtu = inst->iface.mtu;
-	h->n_queues = inst->iface.queues;
+	h->io_ifindex = inst->hop.far_index ? inst->hop.far_index : h->ifindex;
+	h->n_queues = n_queues_of(inst);
 	h->port_first = inst->spec.ports.first;
 	h->port_last = inst->spec.ports.last;
 	h->poll = inst->spec.poll;
@@ -157,7 +177,7 @@ static int fill_handover(struct dmmd_inst *inst, struct dmmd_parcel *parcel, cha
 	h->gid = o->stack_socket ? 0 : o->gid;
 	h->flow_memory = FLOW_MEMORY;
 	h->memory_mib = inst->spec.memory_mib;
-	snprintf(h->name, sizeof(h->name), "%s#0", inst->spec.name);
+	memcpy(h->name, inst->label, sizeof(h->name));
 	memcpy(h->ifname, inst->spec.interface, sizeof(h->ifname));
 	return 0;
 }

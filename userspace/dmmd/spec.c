@@ -50,13 +50,28 @@ int dmmd_poll_of(const char *word)
 	return index_of(polls, DMM_ARRAY_SIZE(polls), word);
 }
 
+/* Even parts; what is left over is the last one's. */
+static struct dmm_port_range part_of(const struct dmm_policy_stack *stack, uint32_t index)
+{
+	const struct dmm_port_range *all = &stack->local_ports;
+	uint32_t size = (all->last - all->first + 1u) / stack->instances;
+	struct dmm_port_range part = { all->first + index * size, all->last };
+
+	if (!all->last)
+		return *all;
+	if (index + 1 < stack->instances)
+		part.last = part.first + size - 1;
+	return part;
+}
+
 void dmmd_spec_from_policy(const struct dmm_policy *policy, const struct dmm_policy_stack *stack,
-			   struct dmmd_spec *ret)
+			   uint32_t index, struct dmmd_spec *ret)
 {
 	struct dmmd_spec spec = {
+		.index = index,
 		.poll = stack->poll,
 		.memory_mib = stack->memory_mib ? stack->memory_mib : DMMD_MEMORY_MIB,
-		.ports = stack->local_ports,
+		.ports = part_of(stack, index),
 	};
 
 	memcpy(spec.name, stack->name, sizeof(spec.name));
@@ -81,7 +96,7 @@ bool dmmd_spec_same(const struct dmmd_spec *running, const struct dmmd_spec *wan
 					     : running->ports.first == wanted->ports.first &&
 						       running->ports.last == wanted->ports.last;
 
-	return ports && dmm_streq(running->name, wanted->name) &&
+	return ports && dmm_streq(running->name, wanted->name) && running->index == wanted->index &&
 	       dmm_streq(running->plugin, wanted->plugin) &&
 	       dmm_streq(running->backend, wanted->backend) &&
 	       dmm_streq(running->interface, wanted->interface) && running->mode == wanted->mode &&

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What one stack of the policy comes down to on this host: everything its instance is started with. */
+/* What one instance of a stack of the policy comes down to on this host: everything it is started with. */
 #pragma once
 
 #include <stdbool.h>
@@ -9,7 +9,8 @@
 #define DMMD_MEMORY_MIB 1024 /* where the policy says nothing */
 
 struct dmmd_spec {
-	char name[DMM_NAME_LEN];
+	char name[DMM_NAME_LEN]; /* of the stack */
+	uint32_t index;		 /* "name#index": of its instances the first is 0 */
 	char plugin[DMM_NAME_LEN];
 	char backend[DMM_NAME_LEN];
 	char interface[16];
@@ -20,9 +21,9 @@ struct dmmd_spec {
 	bool ports_chosen; /* by dmmd, not by the policy */
 };
 
-/* The spec of @stack; the ports are the policy's, 0-0 where dmmd is to choose. */
+/* The spec of an instance of @stack; the ports are its part of the policy's, 0-0 where dmmd is to choose. */
 void dmmd_spec_from_policy(const struct dmm_policy *policy, const struct dmm_policy_stack *stack,
-			   struct dmmd_spec *ret);
+			   uint32_t index, struct dmmd_spec *ret);
 
 /* Can an instance of @running go on as @wanted? Ports that dmmd chose stay good for 0-0. */
 bool dmmd_spec_same(const struct dmmd_spec *running, const struct dmmd_spec *wanted);

@@ -141,6 +141,8 @@ static int get_spec(struct json_object *obj, struct dmmd_spec *ret)
 		return -EBADMSG;
 	if (get_u32(obj, "memory_mib", UINT32_MAX, &spec.memory_mib) < 0)
 		spec.memory_mib = DMMD_MEMORY_MIB; /* written before there was the field */
+	if (get_u32(obj, "index", DMM_MAX_INSTANCES_OF - 1, &spec.index) < 0)
+		spec.index = 0; /* as above */
 	spec.poll = (enum dmm_poll)poll;
 	spec.ports = (struct dmm_port_range){ first, last };
 	spec.ports_chosen = dmm_json_bool(obj, "ports_chosen");
@@ -183,7 +185,8 @@ static int get_stacks(struct json_object *obj, struct dmmd_state *state)
 			return -EBADMSG;
 		for (size_t j = 0; j < i; j++)
 			if (state->stacks[j].slot == record->slot ||
-			    dmm_streq(state->stacks[j].spec.name, record->spec.name))
+			    (state->stacks[j].spec.index == record->spec.index &&
+			     dmm_streq(state->stacks[j].spec.name, record->spec.name)))
 				return -EBADMSG;
 		state->n_stacks++;
 	}
@@ -272,6 +275,7 @@ static struct json_object *stack_json(const struct dmmd_stack_record *record)
 	const struct dmmd_spec *spec = &record->spec;
 
 	dmm_json_set_text(obj, "name", spec->name);
+	dmm_json_set_u64(obj, "index", spec->index);
 	dmm_json_set_text(obj, "plugin", spec->plugin);
 	dmm_json_set_text(obj, "backend", spec->backend);
 	dmm_json_set_text(obj, "interface", spec->interface);

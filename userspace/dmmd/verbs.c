@@ -297,39 +297,85 @@ static struct dmmd_inst *get_stack(struct dmmd_call *call)
 	return NULL;
 }
 
+/* One of the instances that @name means: "fast#1" is one, "fast" all of a stack. */
+static struct dmmd_inst *next_meant(struct dmmd *d, const char *name, const struct dmmd_inst *after)
+{
+	return after && !strchr(name, '#')
+		       ? dmmd_inst_find_nth(d, after->spec.name, after->spec.index + 1)
+	       : after ? NULL
+		       : dmmd_inst_find(d, name);
+}
+
+static struct json_object *report_meant(struct dmmd *d, const char *name)
+{
+	struct dmmd_inst *first = next_meant(d, name, NULL), *inst;
+	struct json_object *doc, *items;
+
+	if (!next_meant(d, name, first))
+		return dmmd_report_stack(first);
+	doc = dmm_json_document("StackList");
+	items = json_object_new_array();
+	for (inst = first; inst; inst = next_meant(d, name, inst))
+		json_object_array_add(items, dmmd_report_stack(inst));
+	json_object_object_add(doc, "items", items);
+	return doc;
+}
+
+/* One after another: the others serve meanwhile. */
+struct restart {
+	struct later later;
+	char name[DMM_INST_NAME_LEN];
+};
+
 static void restarted(void *ctx, struct dmmd_inst *inst, int err, const char *text)
 {
-	struct later *later = ctx;
+	struct restart *restart = ctx;
+	struct dmmd *d = restart->later.d;
+	struct dmmd_inst *next = err ? NULL : next_meant(d, restart->name, inst);
 
+	if (next) {
+		dmmd_inst_start(next, &next->spec, "restarted by an operator", restarted, restart);
+		return;
+	}
 	if (err == 0)
-		dmmd_answer(later->d, later->client, dmmd_report_stack(inst));
+		dmmd_answer(d, restart->later.client, report_meant(d, restart->name));
 	else
-		dmmd_refuse(later->d, later->client,
+		dmmd_refuse(d, restart->later.client,
 			    dmm_json_error(err, EXIT_FAILED, NULL, NULL,
 					   "stack '%s' (plug-in '%s') did not start: %s",
-					   inst->spec.name, inst->spec.plugin, text));
-	free(later);
+					   inst->spec.index ? inst->label : inst->spec.name,
+					   inst->spec.plugin, text));
+	free(restart);
 }
 
 static void verb_stacks_restart(struct dmmd_call *call)
 {
 	struct dmmd_inst *inst = get_stack(call);
-	struct later *later = inst ? later_new(call) : NULL;
+	struct restart *restart = inst ? malloc(sizeof(*restart)) : NULL;
 
-	if (later)
-		dmmd_inst_start(inst, &inst->spec, "restarted by an operator", restarted, later);
+	if (inst && !restart)
+		refuse(call, -ENOMEM, EXIT_FAILED, NULL, "out of memory");
+	if (!restart)
+		return;
+	restart->later = (struct later){ call->d, call->client };
+	snprintf(restart->name, sizeof(restart->name), "%s", dmm_json_text(call->args, "name"));
+	dmmd_inst_start(inst, &inst->spec, "restarted by an operator", restarted, restart);
 }
 
 static void verb_stacks_drain(struct dmmd_call *call)
 {
+	const char *name = dmm_json_text(call->args, "name");
 	struct dmmd_inst *inst = get_stack(call);
+	bool meant = inst;
 
-	if (!inst)
+	for (; inst; inst = next_meant(call->d, name, inst)) {
+		inst->held = true;
+		dmmd_inst_drain(inst, false);
+	}
+	if (!meant)
 		return;
-	inst->held = true;
-	dmmd_inst_drain(inst, false);
 	dmmd_save(call->d);
-	answer(call, dmmd_report_stack(inst));
+	answer(call, report_meant(call->d, name));
 }
 
 /* --- the table --- */

@@ -231,7 +231,7 @@ int host_pktio_up(struct host *host)
 		.frame_size = h->frame_size,
 		.n_frames = h->n_frames,
 		.n_queues = h->n_queues,
-		.ifindex = h->ifindex,
+		.ifindex = h->io_ifindex,
 		.mtu = h->mtu,
 		.xsk_fds = host->given.xsk_fds,
 		.descs = host->given.xsks,

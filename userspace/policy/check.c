@@ -111,10 +111,14 @@ static void check_stack_ports(const struct dmm_policy *policy, const struct dmm_
 			"localPorts %u-%u reach into %u-%u, where the kernel picks and masquerades "
 			"its own",
 			ports->first, ports->last, DMM_EPHEMERAL_MIN, DMM_EPHEMERAL_MAX);
-	if (ports->last - ports->first >= DMM_MAX_PORTS)
+	if ((ports->last - ports->first + 1u) / stack->instances > DMM_MAX_PORTS)
 		dmm_find(found, DMM_CODE_PORTS_TOO_MANY, stack->ports_place, NULL,
 			 "localPorts %u-%u are %u ports, an instance can own %u", ports->first,
 			 ports->last, ports->last - ports->first + 1, DMM_MAX_PORTS);
+	if (ports->last - ports->first + 1u < stack->instances)
+		dmm_find(found, DMM_CODE_NUMBER, stack->instances_place, NULL,
+			 "%u instances share the %u ports of localPorts %u-%u", stack->instances,
+			 ports->last - ports->first + 1, ports->first, ports->last);
 	for (other = policy->stacks; other < stack; other++) {
 		theirs = &other->local_ports;
 		if (!theirs->first || theirs->last < ports->first || theirs->first > ports->last)
@@ -136,6 +140,8 @@ static void check_stacks(struct dmm_policy *policy, struct dmm_findings *found)
 		if (dmm_streq(stack->name, KERNEL))
 			dmm_find(found, DMM_CODE_RESERVED_NAME, stack->place, NULL,
 				 "'" KERNEL "' is the built-in stack and cannot be redefined");
+		if (stack->instances == 0)
+			stack->instances = 1;
 		if (!stack->backend[0])
 			snprintf(stack->backend, sizeof(stack->backend), "xsk");
 		check_stack_interface(policy, stack, found);

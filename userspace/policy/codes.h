@@ -40,6 +40,7 @@
 	X(SIZE, 34, "the file is too large")                                                       \
 	X(ENCODING, 35, "not UTF-8 text")                                                          \
 	X(EMPTY, 36, "nothing in the file")                                                        \
+	X(NUMBER, 37, "not a number, or out of bounds")                                            \
 	X(TABLES, 40, "the compiled tables would be over their budget")                            \
 	X(NEVER_MATCHES, 101, "earlier rules cover a rule")                                        \
 	X(MATCHES_NOTHING, 102, "a rule excepts all that it matches")                              \

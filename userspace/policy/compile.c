@@ -509,17 +509,21 @@ static int make_table(struct dmm_tables *tables, enum dmm_table table, const voi
 static int set_rule(const struct dmm_policy_rule *rule, const struct dmm_compile_env *env,
 		    struct dmm_rule *ret)
 {
-	int instance = 0;
+	uint32_t instances[DMM_MAX_INSTANCES_OF] = { 0 };
+	int n = 1;
 
 	if (rule->action == DMM_ACTION_STACK)
-		instance = env->instance_of(env->ctx, rule->stack);
-	if (instance < 0)
-		return instance;
+		n = env->instances_of(env->ctx, rule->stack, instances);
+	if (n < 0)
+		return n;
 	*ret = (struct dmm_rule){ .action = rule->action,
 				  .on_unavailable = rule->on_unavailable,
-				  .instance = instance,
+				  .instance = instances[0],
+				  .n_others = n - 1,
 				  .line = rule->place.line,
 				  .column = rule->place.column };
+	for (int i = 1; i < n; i++)
+		ret->others[i - 1] = instances[i];
 	snprintf(ret->name, sizeof(ret->name), "%s", rule->name);
 	return 0;
 }

@@ -17,8 +17,9 @@ struct dmm_compile_env {
 	void *ctx;
 	/* The stable class id of a policy cgroup path; > 0 and < DMM_MAX_CLASSES, negative errno. */
 	int (*class_of)(void *ctx, const char *cgroup);
-	/* The first instance id of a stack. */
-	int (*instance_of)(void *ctx, const char *stack);
+	/* The instance ids of a stack: how many, at least one; negative errno. */
+	int (*instances_of)(void *ctx, const char *stack,
+			    uint32_t ret[static DMM_MAX_INSTANCES_OF]);
 	uint32_t generation;
 	uint64_t applied_at;
 	size_t max_bytes; /* budget of all tables; 0: 256 MiB */

@@ -169,6 +169,9 @@ static int parse_scalar(struct parser *p, const struct dmm_field *field, void *a
 	case DMM_FIELD_MEMORY:
 		dmm_value_memory(&s, field->min, field->max, at, p->found);
 		return 0;
+	case DMM_FIELD_NUMBER:
+		dmm_value_number(&s, field->min, field->max, at, p->found);
+		return 0;
 	case DMM_FIELD_CGROUP:
 		return dmm_value_cgroup(&s, at, p->found);
 	case DMM_FIELD_REJECT:

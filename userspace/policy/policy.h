@@ -55,6 +55,8 @@ struct dmm_policy_interface {
 	struct dmm_place place;
 };
 
+#define DMM_MAX_INSTANCES_OF 8 /* one stack: DMM_MAX_OTHERS, and the first */
+
 struct dmm_policy_stack {
 	char name[DMM_NAME_LEN];
 	char plugin[DMM_NAME_LEN];  /* lwip, ... */
@@ -62,9 +64,10 @@ struct dmm_policy_stack {
 	char interface[16];
 	struct dmm_port_range local_ports; /* host byte order; 0-0: dmmd picks from its default */
 	enum dmm_poll poll;
-	uint32_t memory_mib;	/* private memory of an instance; 0: dmmd's default */
+	uint32_t memory_mib; /* private memory of an instance; 0: dmmd's default */
+	uint32_t instances;
 	struct dmm_place place; /* of its name */
-	struct dmm_place plugin_place, interface_place, ports_place;
+	struct dmm_place plugin_place, interface_place, ports_place, instances_place;
 };
 
 struct dmm_policy_rule {

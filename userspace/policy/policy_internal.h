@@ -27,6 +27,7 @@ enum dmm_field_type {
 	DMM_FIELD_CGROUP,  /* char * */
 	DMM_FIELD_RANGE,   /* one port range: struct dmm_port_range */
 	DMM_FIELD_MEMORY,  /* an amount of memory: uint32_t, in MiB */
+	DMM_FIELD_NUMBER,  /* uint32_t */
 	DMM_FIELD_CIDRS,   /* a list, or a single one: pointer and count */
 	DMM_FIELD_PORTS,   /* a list, or a single one: pointer and count */
 	DMM_FIELD_LABELS,  /* a mapping of strings, checked and kept nowhere */
@@ -83,6 +84,8 @@ bool dmm_value_ifname(const struct dmm_scalar *s, char ret[16], struct dmm_findi
 bool dmm_value_range(const struct dmm_scalar *s, uint32_t min, uint32_t max,
 		     struct dmm_port_range *ret, struct dmm_findings *found);
 /* In MiB. */
+bool dmm_value_number(const struct dmm_scalar *s, uint32_t min, uint32_t max, uint32_t *ret,
+		      struct dmm_findings *found);
 bool dmm_value_memory(const struct dmm_scalar *s, uint32_t min, uint32_t max, uint32_t *ret,
 		      struct dmm_findings *found);
 bool dmm_value_cidr(const struct dmm_scalar *s, struct dmm_cidr *ret, struct dmm_findings *found);

@@ -156,6 +156,11 @@ static void write_type(struct writer *w, const struct dmm_field *field)
 	case DMM_FIELD_MEMORY:
 		write_pattern(w, "^(0|[1-9][0-9]{0,5})(MiB|GiB)$");
 		break;
+	case DMM_FIELD_NUMBER:
+		write_text(w, "type", "integer");
+		write_number(w, "minimum", field->min);
+		write_number(w, "maximum", field->max);
+		break;
 	case DMM_FIELD_CGROUP:
 		write_pattern(w, "^/");
 		write_number(w, "maxLength", DMM_CGROUP_MAX);

@@ -143,6 +143,21 @@ bool dmm_value_memory(const struct dmm_scalar *s, uint32_t min, uint32_t max, ui
 	return true;
 }
 
+bool dmm_value_number(const struct dmm_scalar *s, uint32_t min, uint32_t max, uint32_t *ret,
+		      struct dmm_findings *found)
+{
+	const char *text = s->text;
+	uint32_t n;
+
+	if (!number(&text, &n) || *text || n < min || n > max) {
+		dmm_find(found, DMM_CODE_NUMBER, s->place, NULL,
+			 "'%.80s' is not a number from %u to %u", s->text, min, max);
+		return false;
+	}
+	*ret = n;
+	return true;
+}
+
 /* Clears the bits behind @len; true where one was set. */
 static bool mask(uint8_t addr[16], unsigned int len)
 {

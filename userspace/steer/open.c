@@ -213,6 +213,10 @@ static int find_progs(struct dmm_steer *steer)
 
 	if (r == 0)
 		r = find_prog(steer, "xdp", &steer->xdp_prog);
+	if (r == 0)
+		r = find_prog(steer, "hop_xdp", &steer->hop_prog);
+	if (r == 0)
+		r = find_prog(steer, "hop_out", &steer->hop_out_prog);
 	for (i = 0; i < DMM_NUM_HOOKS && r == 0; i++)
 		r = find_prog(steer, dmm_hook_names[i], &steer->hook[i]);
 	if (r == 0)

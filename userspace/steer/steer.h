@@ -108,6 +108,13 @@ int dmm_steer_inst_mark(struct dmm_steer *steer, uint32_t id, int fd);
 /* Whatever is connected from @cgroup_fd on can only reach servers of attached cgroups, at addresses of
  * the host. */
 int dmm_steer_confine(struct dmm_steer *steer, int cgroup_fd);
+/* A hop (struct dmm_hop) for the slot, to the interface @ifindex; one that is there already is put right. */
+struct dmm_hop_ends {
+	uint32_t near_index, far_index; /* the flow door's end, and the one for the AF_XDP socket */
+};
+int dmm_steer_hop_make(struct dmm_steer *steer, uint32_t id, uint32_t ifindex, uint32_t mtu,
+		       struct dmm_hop_ends *ret);
+void dmm_steer_hop_remove(struct dmm_steer *steer, uint32_t id);
 int dmm_steer_inst_set_xsk(struct dmm_steer *steer, uint32_t id, uint32_t queue, int xsk_fd);
 /* Moves the slot to @state: READY enters its ports in the flow door; DEAD makes XDP pass them at once
  * and deletes its xsk entries, the ports stay guarded; FREE takes them out. */

@@ -24,6 +24,7 @@
 	X(shared)                                                                                  \
 	X(rings)                                                                                   \
 	X(xsks)                                                                                    \
+	X(hops)                                                                                    \
 	X(ports)                                                                                   \
 	X(listeners)                                                                               \
 	X(serv_class)                                                                              \
@@ -91,7 +92,7 @@ struct dmm_steer {
 	int btf_fd;
 	struct dmm_prog hook[DMM_NUM_HOOKS];
 	struct dmm_prog server[DMM_NUM_FAMILIES]; /* what confines sockets to servers */
-	struct dmm_prog lo_prog, xdp_prog;
+	struct dmm_prog lo_prog, xdp_prog, hop_prog, hop_out_prog;
 	struct dmm_config config; /* as in the map */
 	struct dmm_live *live;	  /* mapped */
 	struct dmm_mirror *mirror;
@@ -209,6 +210,10 @@ int dmm_netns_run(uint64_t cookie, int (*fn)(void *ctx), void *ctx);
 
 /* --- xdp.c --- */
 int dmm_xdp_adopt(struct dmm_steer *steer, unsigned int *ret_changed);
+
+/* --- hop.c --- */
+/* In the current namespace: removes the hops that the map @hops (-1: there is none) tells of. */
+int dmm_hops_remove(int hops);
 
 /* --- teardown.c --- */
 /* Detaches and unpins everything in the directory but does not remove it. Counts may be NULL. */

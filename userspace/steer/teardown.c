@@ -70,6 +70,7 @@ struct outside {
 	struct dmm_undo undo;
 	uint64_t cookie; /* 0: nothing was attached yet */
 	int rings;	 /* who uses it is ours; -1: none does */
+	int hops;
 };
 
 /* Reads a one-entry map; other layouts may have grown or shrunk: what fits is taken. */
@@ -96,6 +97,7 @@ static void look_outside(const char *bpffs, struct outside *ret)
 
 	memset(ret, 0, sizeof(*ret));
 	ret->rings = dmm_pin_get(bpffs, "maps", "dmm_rings");
+	ret->hops = dmm_pin_get(bpffs, "maps", "dmm_hops");
 	if (read_map(bpffs, "dmm_config", &config, sizeof(config)))
 		ret->cookie = config.netns_cookie;
 	if (!read_map(bpffs, DMM_UNDO_MAP, &ret->undo, sizeof(ret->undo)))
@@ -105,8 +107,9 @@ static void look_outside(const char *bpffs, struct outside *ret)
 static int undo_outside(void *ctx)
 {
 	const struct outside *o = ctx;
+	int r = dmm_undo_run(&o->undo, o->rings), r2 = dmm_hops_remove(o->hops);
 
-	return dmm_undo_run(&o->undo, o->rings);
+	return r < 0 ? r : r2;
 }
 
 static int clear(const char *bpffs, unsigned int *ret_links, unsigned int *ret_maps)
@@ -120,6 +123,7 @@ static int clear(const char *bpffs, unsigned int *ret_links, unsigned int *ret_m
 	if (outside.cookie)
 		r2 = dmm_netns_run(outside.cookie, undo_outside, &outside);
 	dmm_autoclose_fn(&outside.rings);
+	dmm_autoclose_fn(&outside.hops);
 	if (r < 0 || (r2 < 0 && r2 != -ENOENT)) /* ENOENT: it died with its namespace */
 		return r < 0 ? r : r2;
 	return dmm_pins_wipe(bpffs, NULL, ret_maps);

@@ -306,6 +306,7 @@ static __u64 find_beat(struct dmm_view *view, __u32 id)
 #define DMM_ENV_INSTANCE(view, id)	    find_instance(view, id)
 #define DMM_ENV_BEAT(view, id)		    find_beat(view, id)
 #define DMM_ENV_NOW(view)		    dmm_clock_ns(CLOCK_MONOTONIC_COARSE)
+#define DMM_ENV_SPREAD(view)		    0
 #define DMM_ENV_STALE_NS(view)		    ((view)->config.stale_ms * DMM_NS_PER_MS)
 #include <dmm/abi/decide.h>
 

@@ -12,7 +12,8 @@
  *   DMM_ENV_BEAT(env, id)	 -> __u64 ns, 0 when there is none
  *   DMM_ENV_NOW(env)		 -> __u64 ns, coarse monotonic
  *   DMM_ENV_TABLES(env)	 -> for the matcher (see match.h)
- *   DMM_ENV_STALE_NS(env)	 -> __u64 */
+ *   DMM_ENV_STALE_NS(env)	 -> __u64
+ *   DMM_ENV_SPREAD(env)	 -> __u32, for each flow another: which of a stack's instances it gets */
 #pragma once
 
 #include <dmm/abi/maps.h>
@@ -85,6 +86,37 @@ static __always_inline void dmm_to_kernel(struct dmm_choice *c, enum dmm_reason 
 	c->reason = reason;
 }
 
+static __always_inline enum dmm_reason dmm_instance_state(DMM_ENV env, __u32 id)
+{
+	const struct dmm_instance *inst = DMM_ENV_INSTANCE(env, id);
+	__u64 beat, now;
+
+	if (!inst || inst->state != DMM_INST_READY)
+		return DMM_REASON_INST_NOT_READY;
+	beat = DMM_ENV_BEAT(env, id);
+	now = DMM_ENV_NOW(env);
+	if (!beat || (now > beat && now - beat > DMM_ENV_STALE_NS(env)))
+		return DMM_REASON_INST_STALE;
+	return DMM_REASON_NONE;
+}
+
+/* One of the rule's instances: by the spread, and the next one that can be had. */
+static __always_inline __u32 dmm_choose_instance(DMM_ENV env, const struct dmm_rule *rule)
+{
+	__u32 n = rule->n_others, at, id = rule->instance, i;
+
+	if (n == 0 || n > DMM_MAX_OTHERS)
+		return id;
+	at = DMM_ENV_SPREAD(env) % (n + 1);
+	for (i = 0; i <= DMM_MAX_OTHERS; i++) {
+		id = at ? rule->others[(at - 1) & 7] : rule->instance;
+		if (i == n || dmm_instance_state(env, id) == DMM_REASON_NONE)
+			break;
+		at = at == n ? 0 : at + 1;
+	}
+	return id;
+}
+
 /* The rule wants an instance that cannot be had. */
 static __always_inline void dmm_unavailable(struct dmm_choice *c, enum dmm_reason reason)
 {
@@ -120,17 +152,10 @@ static __always_inline void dmm_decide_route(DMM_ENV env, const __u8 *remote, st
 /* The last question after DMM_VERDICT_USERSPACE: is there an instance? onUnavailable where not. */
 static __always_inline void dmm_check_available(DMM_ENV env, struct dmm_choice *c)
 {
-	const struct dmm_instance *inst = DMM_ENV_INSTANCE(env, c->instance);
-	__u64 beat, now;
+	enum dmm_reason state = dmm_instance_state(env, c->instance);
 
-	if (!inst || inst->state != DMM_INST_READY) {
-		dmm_unavailable(c, DMM_REASON_INST_NOT_READY);
-		return;
-	}
-	beat = DMM_ENV_BEAT(env, c->instance);
-	now = DMM_ENV_NOW(env);
-	if (!beat || (now > beat && now - beat > DMM_ENV_STALE_NS(env)))
-		dmm_unavailable(c, DMM_REASON_INST_STALE);
+	if (state != DMM_REASON_NONE)
+		dmm_unavailable(c, state);
 }
 
 /* @port in host byte order. Fills all of @c. */
@@ -166,7 +191,7 @@ static __always_inline void dmm_decide(DMM_ENV env, __u32 class_id, enum dmm_dir
 	c->matched = rule;
 	c->action = rule->action;
 	c->on_unavailable = rule->on_unavailable;
-	c->instance = rule->instance;
+	c->instance = dmm_choose_instance(env, rule);
 
 	if (c->action == DMM_ACTION_STACK) {
 		dmm_decide_route(env, remote, c);
@@ -197,7 +222,7 @@ static __always_inline void dmm_decide_client(DMM_ENV env, __u32 class_id, enum 
 	c->matched = rule;
 	c->action = rule->action;
 	c->on_unavailable = rule->on_unavailable;
-	c->instance = rule->instance;
+	c->instance = dmm_choose_instance(env, rule);
 	c->reason = DMM_REASON_RULE;
 	__builtin_memcpy(c->source, local, 16);
 	c->verdict = c->action == DMM_ACTION_STACK    ? DMM_VERDICT_USERSPACE

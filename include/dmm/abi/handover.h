@@ -13,7 +13,7 @@
 
 #include <dmm/abi/types.h>
 
-#define DMM_HANDOVER_VERSION 5
+#define DMM_HANDOVER_VERSION 6
 
 enum dmm_msg_kind {
 	DMM_MSG_HANDOVER, /* dmmd -> instance: struct dmm_handover + fds */
@@ -57,9 +57,10 @@ enum dmm_handover_fd {
 enum dmm_poll { DMM_POLL_ADAPTIVE, DMM_POLL_BUSY };
 
 struct dmm_handover {
-	__u32 version; /* DMM_HANDOVER_VERSION */
-	__u32 fds;     /* 1 << enum dmm_handover_fd of each that comes along */
-	__u32 ifindex;
+	__u32 version;	  /* DMM_HANDOVER_VERSION */
+	__u32 fds;	  /* 1 << enum dmm_handover_fd of each that comes along */
+	__u32 ifindex;	  /* whose addresses, neighbours and routes count */
+	__u32 io_ifindex; /* where its AF_XDP sockets are */
 	__u32 mtu;
 	__u32 n_queues;
 	__u32 port_first, port_last;

@@ -35,9 +35,18 @@ struct dmm_instance {
 	__u16 port_first, port_last;	     /* wire ports it owns, host byte order */
 	__be16 relay_port[DMM_NUM_FAMILIES]; /* its listeners on 127.0.0.1 and ::1 */
 	__u32 pid;
-	__u32 pad;
+	__u32 hop_ifindex;	      /* near end of a hop of its own (struct dmm_hop); 0: none */
 	char name[DMM_INST_NAME_LEN]; /* "fast#0" */
 	char stack[DMM_NAME_LEN];     /* "fast" */
+};
+
+/* A queue of an interface has one AF_XDP socket: the first instance's of its stack. Each further one has a
+ * pair of veths, its hop. What the flow door has for it goes into the near end and out of the far end to
+ * its socket; what it sends comes the other way and leaves by the interface. dmm_hops: the
+ * index of either end -> this. */
+struct dmm_hop {
+	__u32 instance;
+	__u32 ifindex; /* the interface of its stack */
 };
 
 /* dmm_shared[id] -> an mmapable array of one of these, made anew for each incarnation and mapped

@@ -31,6 +31,7 @@
 #define DMM_RUNS_BLOCK	128
 #define DMM_RULES_BLOCK 8
 #define DMM_MAX_RULES	1000000
+#define DMM_MAX_OTHERS	7
 #define DMM_RUN_STEPS	17 /* binary search over at most 65536 intervals */
 
 enum dmm_table {
@@ -80,7 +81,9 @@ struct dmm_rule {
 	__u32 instance;
 	__u32 line; /* in its source file, for explain */
 	__u32 column;
-	__u32 pad[5];
+	__u8 n_others; /* instances of the same stack; a flow gets one of them all */
+	__u8 others[DMM_MAX_OTHERS];
+	__u8 pad[12];
 	__u64 hits;
 	__u64 last_hit_ns; /* CLOCK_MONOTONIC, coarse; 0: never */
 	__u64 pad2;
