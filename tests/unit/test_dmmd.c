@@ -51,6 +51,7 @@ static void options_have_their_documented_defaults(void **state)
 	assert_null(o.netns);
 	assert_null(o.cgroup_root);
 	assert_int_equal(o.dead_after_ms, 10000);
+	assert_int_equal(o.stale_after_ms, 400);
 	assert_int_equal(o.log_level, DMM_LOG_INFO);
 }
 

@@ -67,7 +67,7 @@ def sh(*args, check=True):
     return p
 
 
-def wait_for(what, ready, seconds=20):
+def wait_for(what, ready, seconds=60):
     """The one loop that waits: until ready() is true, or Failed."""
     end = time.monotonic() + seconds
     while True:

@@ -10,12 +10,6 @@
 #include "steer/steer.h"
 #include "steer/view.h"
 
-/* A heartbeat older than this turns new flows away in the hooks and in the flow door: a hang shows
- * within half a second. An instance beats every 100 ms at least, beside 8 endless loops on two
- * processors every 150 ms. One that the scheduler keeps from running is as good as hung: kernel 6.18 has
- * been seen to do that for 3 s, with autogroups, beside loops that shared the applications' session. */
-#define DMMD_STALE_MS 400
-
 struct dmmd_inst;
 struct dmmd_job;
 struct dmmd_control;

@@ -14,6 +14,12 @@
 #include "base/util.h"
 #include "dmmd/cgroups.h"
 
+/* A heartbeat older than this turns new flows away in the hooks and in the flow door: a hang shows
+ * within half a second. An instance beats every 100 ms at least, beside 8 endless loops on two
+ * processors every 150 ms. One that the scheduler keeps from running is as good as hung: kernel 6.18 has
+ * been seen to do that for 3 s, with autogroups, beside loops that shared the applications' session. */
+#define STALE_AFTER_MS 400
+
 enum kind { TEXT, SECONDS, LEVEL, IGNORED, VERSION, HELP };
 
 struct option_spec {
@@ -45,6 +51,9 @@ static const struct option_spec specs[] = {
 	  "have instances started by who listens there (dmm-stack.socket)", TEXT,
 	  FIELD(stack_socket) },
 	{ "stacks-dir", 0, "DIR", "where the stack plug-ins are", TEXT, FIELD(stacks_dir) },
+	{ "stale-after", 0, "SECONDS",
+	  "an instance without heartbeat for so long gets no new flows (0.4)", SECONDS,
+	  FIELD(stale_after_ms) },
 	{ "dead-after", 0, "SECONDS", "an instance without heartbeat for so long is killed (10)",
 	  SECONDS, FIELD(dead_after_ms) },
 	{ "log-level", 0, "LEVEL", "error, warning, info or debug (info)", LEVEL,
@@ -164,6 +173,7 @@ int dmmd_options_parse(struct dmmd_options *options, int argc, char **argv)
 		.run_cgroup = "/",
 		.group = "dmm",
 		.log_level = DMM_LOG_INFO,
+		.stale_after_ms = STALE_AFTER_MS,
 		.dead_after_ms = 10000,
 	};
 	for (int i = 1; i < argc; i++) {

@@ -18,7 +18,7 @@ struct dmmd_options {
 	const char *libexec, *stacks_dir; /* NULL until completed */
 	const char *stack_socket;	  /* NULL: instances are forked */
 	enum dmm_log_level log_level;
-	uint64_t dead_after_ms;
+	uint64_t stale_after_ms, dead_after_ms;
 
 	/* found by complete() */
 	gid_t socket_gid; /* of --group; (gid_t)-1: no such group */

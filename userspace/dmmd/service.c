@@ -140,7 +140,7 @@ int dmmd_steer_init(struct dmmd *d)
 	struct dmm_steer_options options = {
 		.bpffs = d->options.bpffs,
 		.cgroup_root = d->options.cgroup_root,
-		.stale_ms = DMMD_STALE_MS,
+		.stale_ms = d->options.stale_after_ms,
 	};
 	bool fresh = !has_pins(d);
 	int r = dmm_steer_open(&options, &d->steer);
