@@ -51,12 +51,18 @@ static __always_inline __u32 current_class(const struct decide_env *env,
 	return 0;
 }
 
+/* By whoever calls now; remember_caller() has noted who that is. */
 static __always_inline void classify(struct dmm_sock *st, const struct decide_env *env,
 				     const struct dmm_config *conf)
 {
 	const struct dmm_gen_meta *meta = live_meta(env);
+	struct caller_name name;
 
 	st->class_id = meta ? current_class(env, meta, conf->max_level) : 0;
+	if (meta && (meta->n_uids || meta->n_comms)) {
+		__builtin_memcpy(&name, st->comm, sizeof(name));
+		st->class_id = caller_class(meta, st->class_id, st->uid, &name);
+	}
 	st->class_generation = env->generation;
 	st->cgroup = bpf_get_current_cgroup_id();
 }
@@ -88,8 +94,8 @@ int dmm_sock_create(struct bpf_sock *ctx)
 	st = bpf_sk_storage_get(&dmm_sock, ctx, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!st)
 		return ALLOW;
-	classify(st, &env, conf);
 	remember_caller(st); /* of a server nothing later tells who it is */
+	classify(st, &env, conf);
 	return ALLOW;
 }
 
@@ -340,9 +346,9 @@ static __always_inline int connect(struct bpf_sock_addr *ctx, bool v6)
 	}
 	release_claim(st);
 	st->stage = DMM_SOCK_DECIDED;
+	remember_caller(st);
 	if (st->class_generation != env.generation)
 		classify(st, &env, conf);
-	remember_caller(st);
 	st->direction = DMM_DIR_CONNECT;
 	__builtin_memcpy(st->remote, remote, 16);
 	st->remote_port = port;

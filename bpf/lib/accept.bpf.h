@@ -62,12 +62,17 @@ static __always_inline bool enter_listener(const struct dmm_listener_key *key, s
 static __always_inline void note_class(const struct dmm_sock *st)
 {
 	struct dmm_server_key key = { .cgroup = st->cgroup };
+	const struct dmm_gen_meta *meta;
 	struct decide_env env = {};
+	__u32 class_id = st->class_id;
 
 	if (!live_generation(&env))
 		return;
+	meta = live_meta(&env);
+	if (meta && meta->n_cgroups)
+		class_id %= meta->n_cgroups; /* the cgroup's own */
 	key.slot = env.slot;
-	bpf_map_update_elem(&dmm_serv_class, &key, &st->class_id, BPF_NOEXIST);
+	bpf_map_update_elem(&dmm_serv_class, &key, &class_id, BPF_NOEXIST);
 }
 
 /* A listener whose clients a stack could not lead to it, or not truly. */
@@ -201,7 +206,7 @@ static __always_inline void explain_client(struct dmm_sock *st, bool by_stack)
 
 	if (!live_generation(&env))
 		return;
-	st->class_id = server_class(env.slot, st->cgroup);
+	st->class_id = server_class(&env, st->cgroup, st->uid, st->comm);
 	dmm_decide_client(&env, st->class_id, DMM_PROTO_TCP, st->local, bpf_ntohs(st->local_port),
 			  st->remote, &c);
 	st->generation = env.generation;

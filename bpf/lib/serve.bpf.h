@@ -158,8 +158,8 @@ static __always_inline enum dmm_reason decide_client(struct xdp_md *ctx, const s
 	env.stale_ns = conf->stale_ms * 1000000ULL;
 	env.now = coarse_ns();
 	env.spread = spread_of(flow);
-	dmm_decide_client(&env, server_class(env.slot, listener->cgroup), DMM_PROTO_TCP,
-			  flow->local, p->port, flow->remote, &choice);
+	dmm_decide_client(&env, server_class(&env, listener->cgroup, listener->uid, listener->comm),
+			  DMM_PROTO_TCP, flow->local, p->port, flow->remote, &choice);
 	if (choice.verdict == DMM_VERDICT_USERSPACE)
 		dmm_check_available(&env, &choice);
 	*ret_id = choice.instance;

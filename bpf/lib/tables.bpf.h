@@ -54,15 +54,33 @@ static __always_inline bool live_generation(struct decide_env *env)
 	return u.live.generation != 0;
 }
 
-static __always_inline __u32 server_class(dmm_slot slot, __u64 cgroup)
-{
-	struct dmm_server_key key = { .cgroup = cgroup, .slot = slot };
-	const __u32 *class_id = bpf_map_lookup_elem(&dmm_serv_class, &key);
-
-	return class_id ? *class_id : 0;
-}
-
 static __always_inline const struct dmm_gen_meta *live_meta(const struct decide_env *env)
 {
 	return table_block(env->slot, DMM_TABLE_META, 0);
+}
+
+struct caller_name {
+	__u64 word[2]; /* comm */
+};
+
+/* Global, so that the verifier sees its loops once. */
+__noinline __u32 caller_class(const struct dmm_gen_meta *meta, __u32 class_id, __u32 uid,
+			      const struct caller_name *name)
+{
+	if (!meta || !name)
+		return class_id;
+	return dmm_caller_class(meta, class_id, uid, (const char *)name->word);
+}
+
+/* Of a server in @cgroup that @uid and @comm made. */
+static __always_inline __u32 server_class(const struct decide_env *env, __u64 cgroup, __u32 uid,
+					  const char *comm)
+{
+	struct caller_name name;
+	struct dmm_server_key key = { .cgroup = cgroup, .slot = env->slot };
+	const __u32 *class_id = bpf_map_lookup_elem(&dmm_serv_class, &key);
+	const struct dmm_gen_meta *meta = live_meta(env);
+
+	__builtin_memcpy(&name, comm, sizeof(name));
+	return caller_class(meta, class_id ? *class_id : 0, uid, &name);
 }

@@ -217,20 +217,20 @@ static void class_is_the_deepest_known(void **state)
 		roots->ref[2 * DMM_ROOTS_PER_CLASS + i] = DMM_REF_LEAF | 0;
 	}
 	meta = tables.blocks[DMM_TABLE_META];
-	meta->n_classes = 3;
+	meta->n_classes = meta->n_cgroups = 3;
 	assert_int_equal(dmm_steer_install(steer, &tables), 0);
 	steerrig_free_tables(&tables);
 
-	assert_int_equal(dmm_view_class(view, ids, 3, &class_id), 0);
+	assert_int_equal(dmm_view_class(view, ids, 3, 0, "", &class_id), 0);
 	assert_int_equal(class_id, 0);
 	assert_int_equal(dmm_steer_set_class(steer, 10, 2, 1), 0);
 	assert_int_equal(dmm_steer_set_class(steer, 20, 1, 2), 0); /* known no longer */
 	assert_int_equal(dmm_steer_set_class(steer, 30, 7, 3), 0); /* not known yet */
-	assert_int_equal(dmm_view_class(view, ids, 3, &class_id), 0);
+	assert_int_equal(dmm_view_class(view, ids, 3, 0, "", &class_id), 0);
 	assert_int_equal(class_id, 2);
 	assert_int_equal(dmm_steer_unset_class(steer, 10), 0);
 	assert_int_equal(dmm_steer_unset_class(steer, 10), 0);
-	assert_int_equal(dmm_view_class(view, ids, 3, &class_id), 0);
+	assert_int_equal(dmm_view_class(view, ids, 3, 0, "", &class_id), 0);
 	assert_int_equal(class_id, 0);
 }
 

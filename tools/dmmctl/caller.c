@@ -129,6 +129,26 @@ static int find_process(const struct ctl *ctl, const char *text, struct caller *
 	return CTL_OK;
 }
 
+/* --uid and --comm, also in place of what --pid says. */
+static int set_names(const struct ctl *ctl, struct caller *ret)
+{
+	const char *uid = ctl->opt[OPT_UID], *comm = ctl->opt[OPT_COMM];
+	char *end;
+
+	if (uid) {
+		unsigned long n = strtoul(uid, &end, 10);
+
+		if (!*uid || *end || *uid == '-' || n > UINT32_MAX)
+			return usage(ctl, "--uid takes the number of a user");
+		ret->uid = n;
+	}
+	if (comm) {
+		memset(ret->comm, 0, sizeof(ret->comm));
+		snprintf(ret->comm, sizeof(ret->comm), "%s", comm);
+	}
+	return CTL_OK;
+}
+
 int find_caller(const struct ctl *ctl, struct caller *ret)
 {
 	char mount[PATH_MAX], full[2 * PATH_MAX];
@@ -153,5 +173,6 @@ int find_caller(const struct ctl *ctl, struct caller *ret)
 		return r;
 	snprintf(ret->cgroup, sizeof(ret->cgroup), "%s",
 		 full[strlen(mount)] ? full + strlen(mount) : "/");
-	return collect_ids(ctl, mount, full, ret);
+	r = set_names(ctl, ret);
+	return r == CTL_OK ? collect_ids(ctl, mount, full, ret) : r;
 }

@@ -131,7 +131,8 @@ static int decide(const struct ctl *ctl, struct dmm_view *view, const struct que
 	if (r == 0)
 		r = dmm_view_meta(view, &ret->meta);
 	if (r == 0)
-		r = dmm_view_class(view, caller->ids, caller->n_ids, &class_id);
+		r = dmm_view_class(view, caller->ids, caller->n_ids, caller->uid, caller->comm,
+				   &class_id);
 	if (r < 0 || ret->meta.generation == 0)
 		return r < 0 ? r : -ENODATA;
 	if (question->direction == DMM_DIR_LISTEN)

@@ -42,6 +42,8 @@ enum exit_code {
 	X(HELP, "help", 'h', NULL, "help on the command")                                          \
 	X(CGROUP, "cgroup", 'c', "PATH", "a cgroup, below the cgroup root or as a full path")      \
 	X(PID, "pid", 0, "PID", "a process")                                                       \
+	X(UID, "uid", 'u', "UID", "a user's number (0)")                                           \
+	X(COMM, "comm", 0, "NAME", "name of a process")                                            \
 	X(OFFLINE, "offline", 0, NULL, "do not ask dmmd")                                          \
 	X(STRICT, "strict", 0, NULL, "warnings are errors")                                        \
 	X(DESCRIBE, "describe", 0, NULL, "what each counter means")                                \

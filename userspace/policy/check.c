@@ -8,6 +8,7 @@
 #include <errno.h>
 
 #include "base/util.h"
+#include "policy/callers.h"
 
 #define KERNEL	      "kernel"
 #define MAX_EXPLAINED 100 /* dead rules whose cover is looked for: each looks at all before it */
@@ -230,6 +231,10 @@ static void check_direction(struct dmm_policy_rule *rule, struct dmm_findings *f
 
 static void check_rule(const struct dmm_policy_rule *rule, struct dmm_findings *found)
 {
+	if (rule->n_comms && !rule->cgroup && !rule->n_uids)
+		dmm_find(found, DMM_CODE_COMM_ALONE, rule->comm_place, "add cgroup or uid",
+			 "rule '%s' goes by the name of the process alone: any can take it",
+			 rule->name);
 	if (dmm_streq(rule->name, "default"))
 		dmm_find(found, DMM_CODE_RESERVED_NAME, rule->place, NULL,
 			 "'default' is the name of spec.default");
@@ -349,6 +354,29 @@ static bool locals_cover(const struct dmm_policy_rule *a, const struct dmm_polic
 	return !a->n_local || b->n_local;
 }
 
+static bool uids_cover(const struct dmm_policy_rule *a, const struct dmm_policy_rule *b)
+{
+	size_t i, k;
+
+	for (i = 0; a->n_uids && i < b->n_uids; i++) {
+		for (k = 0; k < a->n_uids; k++)
+			if (a->uids[k].first <= b->uids[i].first &&
+			    a->uids[k].last >= b->uids[i].last)
+				break;
+		if (k == a->n_uids)
+			return false;
+	}
+	return !a->n_uids || b->n_uids;
+}
+
+static bool comms_cover(const struct dmm_policy_rule *a, const struct dmm_policy_rule *b)
+{
+	for (size_t i = 0; a->n_comms && i < b->n_comms; i++)
+		if (!dmm_rule_has_comm(a, b->comms[i]))
+			return false;
+	return !a->n_comms || b->n_comms;
+}
+
 /* @a by itself takes all that @b matches. May miss, never errs. */
 static bool rule_covers(const struct dmm_policy_rule *a, const struct dmm_policy_rule *b)
 {
@@ -363,7 +391,7 @@ static bool rule_covers(const struct dmm_policy_rule *a, const struct dmm_policy
 			return false;
 	}
 	return dmm_cgroup_covers(a->cgroup, b->cgroup) && ports_cover(a, b) && locals_cover(a, b) &&
-	       addresses_cover(a, b);
+	       uids_cover(a, b) && comms_cover(a, b) && addresses_cover(a, b);
 }
 
 static const struct dmm_policy_rule *find_cover(const struct dmm_policy *policy, size_t rule)
@@ -419,6 +447,7 @@ static int check_dead(const struct dmm_policy *policy, struct dmm_findings *foun
 int dmm_policy_check(struct dmm_policy *policy, struct dmm_findings *found)
 {
 	dmm_autofree bool *used = calloc(policy->n_stacks + 1, sizeof(*used));
+	struct dmm_gen_meta callers = { 0 };
 	size_t i;
 	int r;
 
@@ -444,6 +473,7 @@ int dmm_policy_check(struct dmm_policy *policy, struct dmm_findings *found)
 	}
 	check_action(policy, &policy->fallback, used, found);
 	check_unavailable(&policy->fallback, found);
+	dmm_callers_make(policy, &callers, found);
 	if (found->errors) /* what is unused then may be what a mistake hides */
 		return 0;
 	check_unused(policy, used, found);

@@ -41,6 +41,9 @@
 	X(ENCODING, 35, "not UTF-8 text")                                                          \
 	X(EMPTY, 36, "nothing in the file")                                                        \
 	X(NUMBER, 37, "not a number, or out of bounds")                                            \
+	X(USER, 38, "neither a user of this machine nor a number or range of users")               \
+	X(COMM, 39, "not a name that a process can have")                                          \
+	X(CALLERS, 41, "rules tell too many users or processes apart")                             \
 	X(TABLES, 40, "the compiled tables would be over their budget")                            \
 	X(NEVER_MATCHES, 101, "earlier rules cover a rule")                                        \
 	X(MATCHES_NOTHING, 102, "a rule excepts all that it matches")                              \
@@ -49,7 +52,8 @@
 	X(UNUSED_STACK, 105, "a stack that no rule names")                                         \
 	X(MAPPED, 106, "an IPv4-mapped IPv6 prefix, taken as IPv4")                                \
 	X(NO_EFFECT, 108, "something that changes nothing")                                        \
-	X(UDP_REJECT, 109, "a reject that UDP does not get")
+	X(UDP_REJECT, 109, "a reject that UDP does not get")                                       \
+	X(COMM_ALONE, 110, "only the name of the process says whom a rule is for")
 
 enum dmm_policy_code {
 #define DMM_X(name, number, text) DMM_CODE_##name = (number),

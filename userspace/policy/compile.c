@@ -7,6 +7,7 @@
 #include <errno.h>
 
 #include "base/util.h"
+#include "policy/callers.h"
 #include "policy/groups.h"
 #include "policy/locals.h"
 #include "policy/policy_internal.h"
@@ -40,6 +41,8 @@ struct compiler {
 	const struct dmm_policy *policy;
 	struct dmm_groups groups;
 	struct dmm_locals locals;
+	struct dmm_gen_meta callers; /* of META that part */
+	uint32_t kind;		     /* of callers, the one being built */
 	uint32_t local_root[DMM_NUM_FAMILIES];
 	struct ranked family[DMM_NUM_FAMILIES];
 	const struct ranked *now; /* the family being built */
@@ -354,6 +357,18 @@ static size_t keep_local(struct compiler *c, size_t n, const struct dmm_cidr *lo
 	return kept;
 }
 
+/* Of the @n rules in c->list those that hold for the kind of callers being built. */
+static size_t keep_callers(struct compiler *c, size_t n)
+{
+	size_t kept = 0, i;
+
+	for (i = 0; i + 1 < n; i++)
+		if (dmm_rule_is_for(&c->policy->rules[c->list[i]], &c->callers, c->kind))
+			c->list[kept++] = c->list[i];
+	c->list[kept++] = c->list[i];
+	return kept;
+}
+
 /* The roots of one class for one direction and protocol; with @local on its addresses. */
 static int build_roots(struct compiler *c, size_t group, enum dmm_direction dir,
 		       enum dmm_proto proto, const struct dmm_cidr *local, uint32_t *roots)
@@ -363,6 +378,8 @@ static int build_roots(struct compiler *c, size_t group, enum dmm_direction dir,
 
 	if (dir == DMM_DIR_LISTEN)
 		n = keep_local(c, n, local);
+	if (dmm_callers_count(&c->callers) > 1)
+		n = keep_callers(c, n);
 	built = build_list(c, n);
 	if (built)
 		memcpy(roots, built->refs, sizeof(built->refs));
@@ -461,10 +478,12 @@ static int build_classes(struct compiler *c, const uint32_t *class_ids)
 
 	for (g = 0; g < c->groups.n; g++)
 		highest = DMM_MAX(highest, class_ids[g]);
-	meta.n_classes = highest + 1;
+	c->callers.n_cgroups = highest + 1;
+	meta.n_classes = c->callers.n_cgroups * dmm_callers_count(&c->callers);
 	r = make_roots(c, meta.n_classes);
-	for (g = 0; g < c->groups.n && r == 0; g++)
-		r = build_class(c, g, class_ids[g], &meta);
+	for (; c->kind < dmm_callers_count(&c->callers) && r == 0; c->kind++)
+		for (g = 0; g < c->groups.n && r == 0; g++)
+			r = build_class(c, g, c->kind * c->callers.n_cgroups + class_ids[g], &meta);
 	return r ? r : build_locals(c);
 }
 
@@ -542,6 +561,7 @@ static int set_rules(const struct dmm_policy *policy, const struct dmm_compile_e
 static void set_meta(const struct compiler *c, const struct dmm_compile_env *env,
 		     struct dmm_gen_meta *meta)
 {
+	*meta = c->callers;
 	meta->generation = env->generation;
 	meta->n_rules = c->policy->n_rules;
 	meta->n_classes = c->n_roots /
@@ -619,6 +639,9 @@ int dmm_policy_compile(const struct dmm_policy *policy, const struct dmm_compile
 	dmm_autofree uint32_t *class_ids = NULL;
 	int r;
 
+	r = dmm_callers_make(policy, &c.callers, NULL); /* checked before */
+	if (r < 0)
+		return r;
 	r = compiler_init(&c, policy);
 	class_ids = calloc(c.groups.n + 1, sizeof(*class_ids));
 	if (r == 0)
@@ -640,6 +663,9 @@ int dmm_policy_live_rules(const struct dmm_policy *policy, bool *live)
 	size_t i;
 	int r;
 
+	r = dmm_callers_make(policy, &c.callers, NULL);
+	if (r < 0)
+		return r;
 	r = compiler_init(&c, policy);
 	class_ids = calloc(c.groups.n + 1, sizeof(*class_ids));
 	if (!class_ids && r == 0)

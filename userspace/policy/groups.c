@@ -29,7 +29,8 @@ static int by_cgroup(const void *a, const void *b)
 
 static bool takes_all(const struct dmm_policy_rule *rule)
 {
-	return !rule->n_remote && !rule->n_except && !rule->n_ports && !rule->n_local;
+	return !rule->n_remote && !rule->n_except && !rule->n_ports && !rule->n_local &&
+	       !rule->n_uids && !rule->n_comms;
 }
 
 static void find_catch_all(const struct dmm_policy *policy, struct dmm_group *group)

@@ -201,32 +201,47 @@ static void *append(const struct dmm_field *field, void *target, size_t size)
 	return item;
 }
 
-/* One prefix or port range of a list; what is wrong is not kept. */
+union item {
+	struct dmm_cidr cidr;
+	struct dmm_port_range ports;
+	struct dmm_uid_range uids;
+	char comm[16];
+};
+
+/* Its size; 0: it is wrong. */
+static size_t read_item(struct parser *p, const struct dmm_field *field, const struct dmm_scalar *s,
+			union item *ret)
+{
+	switch (field->type) {
+	case DMM_FIELD_CIDRS:
+		return dmm_value_cidr(s, &ret->cidr, p->found) ? sizeof(ret->cidr) : 0;
+	case DMM_FIELD_UIDS:
+		return dmm_value_uids(s, &ret->uids, p->found) ? sizeof(ret->uids) : 0;
+	case DMM_FIELD_COMMS:
+		return dmm_value_comm(s, ret->comm, p->found) ? sizeof(ret->comm) : 0;
+	default:
+		return dmm_value_range(s, 1, 65535, &ret->ports, p->found) ? sizeof(ret->ports) : 0;
+	}
+}
+
+/* One value of a list; what is wrong is not kept. */
 static int parse_item(struct parser *p, const struct dmm_field *field, void *target)
 {
-	struct dmm_port_range range;
-	struct dmm_cidr cidr;
 	struct dmm_scalar s;
-	void *item;
+	union item item;
+	void *place;
+	size_t size;
 	int r = take_scalar(p, field, &s);
 
 	if (r <= 0)
 		return r;
-	if (field->type == DMM_FIELD_CIDRS) {
-		if (!dmm_value_cidr(&s, &cidr, p->found))
-			return 0;
-		item = append(field, target, sizeof(cidr));
-		if (!item)
-			return -ENOMEM;
-		memcpy(item, &cidr, sizeof(cidr));
+	size = read_item(p, field, &s, &item);
+	if (!size)
 		return 0;
-	}
-	if (!dmm_value_range(&s, 1, 65535, &range, p->found))
-		return 0;
-	item = append(field, target, sizeof(range));
-	if (!item)
+	place = append(field, target, size);
+	if (!place)
 		return -ENOMEM;
-	memcpy(item, &range, sizeof(range));
+	memcpy(place, &item, size);
 	return 0;
 }
 
@@ -371,6 +386,8 @@ static int parse_value(struct parser *p, const struct context *in, struct dmm_pl
 	case DMM_FIELD_OBJECTS:
 	case DMM_FIELD_CIDRS:
 	case DMM_FIELD_PORTS:
+	case DMM_FIELD_UIDS:
+	case DMM_FIELD_COMMS:
 		return parse_list(p, field, target);
 	case DMM_FIELD_LABELS:
 		return parse_labels(p, field);

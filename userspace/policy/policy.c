@@ -7,6 +7,8 @@
 static void free_rule(struct dmm_policy_rule *rule)
 {
 	free(rule->cgroup);
+	free(rule->uids);
+	free(rule->comms);
 	free(rule->remote);
 	free(rule->except);
 	free(rule->ports);

@@ -70,9 +70,17 @@ struct dmm_policy_stack {
 	struct dmm_place plugin_place, interface_place, ports_place, instances_place;
 };
 
+struct dmm_uid_range {
+	uint32_t first, last;
+};
+
 struct dmm_policy_rule {
 	char name[DMM_NAME_LEN];
 	char *cgroup; /* absolute below the cgroup root, no trailing slash; NULL: any */
+	struct dmm_uid_range *uids; /* n_uids 0: any */
+	size_t n_uids;
+	char (*comms)[16]; /* zeros behind the name; n_comms 0: any */
+	size_t n_comms;
 	bool proto[DMM_NUM_PROTOS];
 	bool dir[DMM_NUM_DIRS];
 	struct dmm_cidr *remote; /* n_remote 0: any address of either family */
@@ -92,7 +100,7 @@ struct dmm_policy_rule {
 	struct dmm_place place, cgroup_place, stack_place;
 	/* line 0: not given */
 	struct dmm_place proto_place, dir_place, except_place, ports_place, unavailable_place;
-	struct dmm_place local_place, local_ports_place;
+	struct dmm_place local_place, local_ports_place, comm_place;
 };
 
 struct dmm_policy {

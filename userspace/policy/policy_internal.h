@@ -30,6 +30,8 @@ enum dmm_field_type {
 	DMM_FIELD_NUMBER,  /* uint32_t */
 	DMM_FIELD_CIDRS,   /* a list, or a single one: pointer and count */
 	DMM_FIELD_PORTS,   /* a list, or a single one: pointer and count */
+	DMM_FIELD_UIDS,	   /* a list, or a single one: pointer and count */
+	DMM_FIELD_COMMS,   /* a list, or a single one: pointer and count */
 	DMM_FIELD_LABELS,  /* a mapping of strings, checked and kept nowhere */
 	DMM_FIELD_LATER,   /* of the language, but not of this version */
 };
@@ -88,6 +90,10 @@ bool dmm_value_number(const struct dmm_scalar *s, uint32_t min, uint32_t max, ui
 		      struct dmm_findings *found);
 bool dmm_value_memory(const struct dmm_scalar *s, uint32_t min, uint32_t max, uint32_t *ret,
 		      struct dmm_findings *found);
+/* A number, a range, or the name of a user of this machine. */
+bool dmm_value_uids(const struct dmm_scalar *s, struct dmm_uid_range *ret,
+		    struct dmm_findings *found);
+bool dmm_value_comm(const struct dmm_scalar *s, char ret[16], struct dmm_findings *found);
 bool dmm_value_cidr(const struct dmm_scalar *s, struct dmm_cidr *ret, struct dmm_findings *found);
 /* *ret is NULL for "/": any. -ENOMEM; 0 also where the path is bad. */
 int dmm_value_cgroup(const struct dmm_scalar *s, char **ret, struct dmm_findings *found);
@@ -97,6 +103,9 @@ int dmm_text_check(const char *text, size_t len, struct dmm_findings *found);
 
 /* check.c: what fields alone cannot tell; adds to @found and settles each rule's action. */
 int dmm_policy_check(struct dmm_policy *policy, struct dmm_findings *found);
+
+/* callers.c */
+bool dmm_rule_has_comm(const struct dmm_policy_rule *rule, const char comm[16]);
 
 /* compile.c: for each rule (and the default, the last), whether some connect can reach it. -E2BIG
  * when the tables are too large to tell. */

@@ -106,6 +106,10 @@ static void write_item(struct writer *w, const struct dmm_field *field)
 		write_object(w, field->object);
 	else if (field->type == DMM_FIELD_CIDRS)
 		write_pattern(w, CIDR_PATTERN);
+	else if (field->type == DMM_FIELD_UIDS)
+		fputs("\"type\": [\"integer\", \"string\"]", w->out);
+	else if (field->type == DMM_FIELD_COMMS)
+		write_pattern(w, "^.{1,15}$");
 	else
 		write_port(w, 1, 65535);
 	write_close(w);
@@ -145,6 +149,8 @@ static void write_type(struct writer *w, const struct dmm_field *field)
 		break;
 	case DMM_FIELD_CIDRS:
 	case DMM_FIELD_PORTS:
+	case DMM_FIELD_UIDS:
+	case DMM_FIELD_COMMS:
 		write_list_or_one(w, field);
 		break;
 	case DMM_FIELD_NAME:

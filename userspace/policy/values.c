@@ -3,7 +3,9 @@
 #include "policy/policy_internal.h"
 
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <errno.h>
+#include <pwd.h>
 
 #include "base/util.h"
 
@@ -155,6 +157,73 @@ bool dmm_value_number(const struct dmm_scalar *s, uint32_t min, uint32_t max, ui
 		return false;
 	}
 	*ret = n;
+	return true;
+}
+
+static bool find_user(const char *name, uint32_t *ret)
+{
+	struct passwd user, *found = NULL;
+	char buf[4096];
+
+	if (getpwnam_r(name, &user, buf, sizeof(buf), &found) != 0 || !found)
+		return false;
+	*ret = user.pw_uid;
+	return true;
+}
+
+/* 4294967295 is nobody: (uid_t)-1. */
+static bool uid(const char **s, uint32_t *ret)
+{
+	unsigned long n;
+	char *end;
+
+	if (!isdigit((unsigned char)**s))
+		return false;
+	errno = 0;
+	n = strtoul(*s, &end, 10);
+	if (errno || n >= UINT32_MAX)
+		return false;
+	*s = end;
+	*ret = n;
+	return true;
+}
+
+bool dmm_value_uids(const struct dmm_scalar *s, struct dmm_uid_range *ret,
+		    struct dmm_findings *found)
+{
+	struct dmm_uid_range range;
+	const char *p = s->text;
+
+	if (uid(&p, &range.first)) {
+		range.last = range.first;
+		if (*p == '-') {
+			p++;
+			if (!uid(&p, &range.last) || range.last < range.first)
+				p = " ";
+		}
+	} else if (find_user(s->text, &range.first)) {
+		range.last = range.first;
+		p = "";
+	}
+	if (*p) {
+		dmm_find(found, DMM_CODE_USER, s->place, "write www-data, 1000 or 1000-1999",
+			 "'%.80s' is no user of this machine, number or range", s->text);
+		return false;
+	}
+	*ret = range;
+	return true;
+}
+
+bool dmm_value_comm(const struct dmm_scalar *s, char ret[16], struct dmm_findings *found)
+{
+	if (s->len < 1 || s->len > 15) {
+		dmm_find(found, DMM_CODE_COMM, s->place, "`ps -o comm` shows the names",
+			 "'%.80s' is no name of a process: the kernel keeps 15 characters",
+			 s->text);
+		return false;
+	}
+	memset(ret, 0, 16);
+	memcpy(ret, s->text, s->len);
 	return true;
 }
 

@@ -310,8 +310,10 @@ static __u64 find_beat(struct dmm_view *view, __u32 id)
 #define DMM_ENV_STALE_NS(view)		    ((view)->config.stale_ms * DMM_NS_PER_MS)
 #include <dmm/abi/decide.h>
 
-int dmm_view_class(struct dmm_view *view, const uint64_t *ids, unsigned int n, uint32_t *ret)
+int dmm_view_class(struct dmm_view *view, const uint64_t *ids, unsigned int n, uint32_t uid,
+		   const char *comm, uint32_t *ret)
 {
+	char name[16] __attribute__((aligned(8))) = { 0 };
 	struct dmm_gen_meta meta;
 	uint32_t class_id = 0;
 	unsigned int i;
@@ -328,8 +330,9 @@ int dmm_view_class(struct dmm_view *view, const uint64_t *ids, unsigned int n, u
 		if (r == -ENOENT)
 			r = 0;
 	}
+	memcpy(name, comm, strnlen(comm, sizeof(name) - 1));
 	if (r == 0)
-		*ret = class_id;
+		*ret = dmm_caller_class(&meta, class_id, uid, name);
 	return r;
 }
 

@@ -25,8 +25,10 @@ int dmm_view_shared(struct dmm_view *view, uint32_t id, struct dmm_inst_shared *
 int dmm_view_inst_stats(struct dmm_view *view, uint32_t id, struct dmm_inst_stats *ret);
 /* Summed over CPUs. */
 int dmm_view_counter(struct dmm_view *view, enum dmm_reason reason, uint64_t *ret);
-/* Class of a cgroup given the ids of its ancestors, deepest first (itself included). */
-int dmm_view_class(struct dmm_view *view, const uint64_t *ids, unsigned int n, uint32_t *ret);
+/* Class of the sockets that user @uid's process @comm makes in a cgroup, given the ids of its ancestors,
+ * deepest first (itself included). */
+int dmm_view_class(struct dmm_view *view, const uint64_t *ids, unsigned int n, uint32_t uid,
+		   const char *comm, uint32_t *ret);
 
 /* What the hooks would do with a connect, step by step, by the same matcher on the same maps. */
 struct dmm_decision {

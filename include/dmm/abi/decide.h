@@ -43,7 +43,7 @@ static __always_inline bool dmm_class_known(DMM_ENV env, const struct dmm_gen_me
 	__u32 root = DMM_ROOT_INDEX(class_id, 0, 0, 0);
 	const struct dmm_roots_block *roots;
 
-	if (class_id >= meta->n_classes)
+	if (class_id >= (meta->n_cgroups ? meta->n_cgroups : meta->n_classes))
 		return false;
 	roots = DMM_MATCH_BLOCK(DMM_ENV_TABLES(env), DMM_TABLE_ROOTS, root / DMM_ROOTS_BLOCK);
 	return roots && roots->ref[dmm_in_block(root, DMM_ROOTS_BLOCK)] != DMM_REF_NONE;

@@ -23,6 +23,34 @@ static __always_inline __u32 dmm_in_block(__u32 index, __u32 size)
 	return index % size;
 }
 
+/* Which kind of caller is a process of user @uid and name @comm (16 bytes, 8-aligned)? Of ranges of users
+ * and of names those that rules tell apart; 0 where they do not. */
+static __always_inline __u32 dmm_caller_kind(const struct dmm_gen_meta *meta, __u32 uid,
+					     const char *comm)
+{
+	const __u64 *name = (const __u64 *)comm, *other;
+	__u32 users = 0, names = 0, i;
+
+	for (i = 0; i < DMM_MAX_UIDS && i < meta->n_uids; i++)
+		if (uid >= meta->uid[i])
+			users = i + 1;
+	for (i = 0; i < DMM_MAX_COMMS && i < meta->n_comms; i++) {
+		other = (const __u64 *)meta->comm[i];
+		if (name[0] == other[0] && name[1] == other[1])
+			names = i + 1;
+	}
+	return users * (meta->n_comms + 1u) + names;
+}
+
+/* The class of such a process in a cgroup of class @class_id. */
+static __always_inline __u32 dmm_caller_class(const struct dmm_gen_meta *meta, __u32 class_id,
+					      __u32 uid, const char *comm)
+{
+	if (!meta->n_uids && !meta->n_comms)
+		return class_id;
+	return dmm_caller_kind(meta, uid, comm) * meta->n_cgroups + class_id;
+}
+
 /* The binary search may probe at most 65536 intervals; the mask lets the verifier see the bound. */
 static __always_inline const struct dmm_run *dmm_match_run(DMM_MATCH_TABLES tables, __u32 index)
 {
@@ -116,14 +144,18 @@ static __always_inline __u32 dmm_match_client(DMM_MATCH_TABLES tables, __u32 cla
 {
 	const struct dmm_gen_meta *meta = DMM_MATCH_BLOCK(tables, DMM_TABLE_META, 0);
 	__u32 index = DMM_ROOT_INDEX(class_id, DMM_DIR_LISTEN, proto, family), ref, at;
+	__u32 n_local, first_local;
 
 	if (!meta || class_id >= meta->n_classes)
 		return DMM_NO_RULE;
-	if (meta->n_local) {
+	/* all that is wanted of it: the walk may take its place */
+	n_local = meta->n_local;
+	first_local = DMM_LOCAL_ROOT_INDEX(meta, class_id, 0, proto, family);
+	if (n_local) {
 		at = dmm_match_walk(tables, meta->local_root[family & 1], family, local) &
 		     DMM_REF_VALUE;
-		if (at < meta->n_local)
-			index = DMM_LOCAL_ROOT_INDEX(meta, class_id, at, proto, family);
+		if (at < n_local)
+			index = first_local + at * DMM_NUM_PROTOS * DMM_NUM_FAMILIES;
 	}
 	ref = dmm_match_root(tables, index);
 	return dmm_match_port(tables, dmm_match_walk(tables, ref, family, remote), port);

@@ -32,6 +32,8 @@
 #define DMM_RULES_BLOCK 8
 #define DMM_MAX_RULES	1000000
 #define DMM_MAX_OTHERS	7
+#define DMM_MAX_COMMS	16
+#define DMM_MAX_UIDS	32
 #define DMM_RUN_STEPS	17 /* binary search over at most 65536 intervals */
 
 enum dmm_table {
@@ -105,7 +107,14 @@ struct dmm_gen_meta {
 	char source[256]; /* file it came from, for explain */
 	__u32 n_local;
 	__u32 local_root[DMM_NUM_FAMILIES];
-	__u8 pad[DMM_BLOCK - 6 * 4 - 8 - DMM_NAME_LEN - 256 - 4 - 4 * DMM_NUM_FAMILIES];
+	/* Where rules name users or commands, each class of a cgroup comes once for every kind of caller
+	 * that they tell apart (dmm_caller_kind()): kind k of class c is class k * n_cgroups + c. */
+	__u32 n_cgroups; /* 0: as n_classes (of a dmmd that knew no callers) */
+	__u16 n_uids, n_comms;
+	__u32 pad;
+	char comm[DMM_MAX_COMMS][16]; /* zeros behind the name */
+	__u32 uid[DMM_MAX_UIDS]; /* where one range of users ends and another begins, ascending */
+	__u8 pad2[DMM_BLOCK - 376 - 16 * DMM_MAX_COMMS - 4 * DMM_MAX_UIDS];
 };
 
 _Static_assert(sizeof(struct dmm_roots_block) == DMM_BLOCK, "roots block");
