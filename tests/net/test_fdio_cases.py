@@ -260,6 +260,13 @@ def who_is_stopped_and_continued_goes_on(w):
         interrupt(c)  # in read()
         ends(c, 0, "")
         stingy.result()
+    size = 8_000_003
+    slow = w.serve(lambda c: (time.sleep(1.2), c.sendall(c.recv(size, socket.MSG_WAITALL))), PORT)
+    c = w.app("vc_common", "-d", w.server4, "-p", PORT, "-w", 60, "-t", 1, "-l", size, steered=True,
+              start_new_session=True)
+    interrupt(c)  # in write(), half-way
+    ends(c, 0, "")
+    slow.kill()
 
 
 def late(addr, server_name):
@@ -301,7 +308,8 @@ def the_file_server_outlives_its_clients(w):
     assert os.path.getsize(f"{w.dir}/client/got") == 50_000_000
     ends(w.app("vc_file", "tcp", w.client4, PORT, "large", w.server4, steered=False), 1, "refused")
     idle.kill()
-    ends(s, 1, "a connection: ")
+    said = ends(s, 1, "a connection: ")
+    assert said.count("a connection: ") == 2, said  # one of them is idle's
 
 
 def breaks_off(addr):
@@ -328,6 +336,7 @@ def ends(p, code, words):
     out, err = p.communicate(timeout=30 * SLOW)
     assert p.returncode == code and words in err and bool(words) == bool(err), \
         (p.args, p.returncode, out, err)
+    return err
 
 
 def interrupt(p):
