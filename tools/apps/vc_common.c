@@ -8,10 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
-
-#include "base/clock.h"
 
 struct client {
 	struct app_options o;
@@ -28,27 +25,6 @@ static void fill(char *message, size_t length, unsigned int connection, uint64_t
 	for (size_t i = 0; i < length; i++) {
 		x = x * 6364136223846793005 + 1442695040888963407;
 		message[i] = (char)(x >> 56);
-	}
-}
-
-/* With -w, until the server listens. */
-static int connect_to(const struct app_options *o, unsigned int i)
-{
-	const uint64_t until = dmm_now_ns() + o->wait_s * DMM_NS_PER_SEC;
-	const struct timespec pause = { .tv_nsec = 50 * DMM_NS_PER_MS };
-
-	union app_addr from = o->own;
-
-	if (o->client_port)
-		app_addr_set_port(&from, o->client_port + i);
-	for (;;) {
-		int fd = app_connect(&o->dest, &from);
-
-		if (fd >= 0)
-			return fd;
-		if (fd != -ECONNREFUSED || dmm_now_ns() >= until)
-			app_fail("connect", fd);
-		nanosleep(&pause, NULL);
 	}
 }
 
@@ -81,10 +57,8 @@ int main(int argc, char **argv)
 	c.fds = calloc(c.o.fds, sizeof(*c.fds));
 	if (!c.sent || !c.got || !c.fds)
 		app_fail("memory", ENOMEM);
-	for (unsigned int i = 0; i < c.o.fds; i++) {
-		c.fds[i] = connect_to(&c.o, i);
-		app_set_patience(c.fds[i], c.o.wait_s);
-	}
+	for (unsigned int i = 0; i < c.o.fds; i++)
+		c.fds[i] = app_connect_client(&c.o, i);
 	app_meter_open(&c.meter, &c.o);
 	for (uint64_t n = 0; n < c.o.messages; n++)
 		for (unsigned int i = 0; i < c.o.fds; i++)

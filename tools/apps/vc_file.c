@@ -25,8 +25,9 @@ static void receive(int fd, const char *target, uint64_t size)
 
 		if (r <= 0)
 			app_fail("receive", r ? r : -EPIPE);
-		if (write(file, buf, part) != (ssize_t)part)
-			app_fail(target, errno);
+		r = app_write(file, buf, part);
+		if (r < 0)
+			app_fail(target, r);
 		left -= part;
 	}
 	if (close(file) < 0)
@@ -39,16 +40,14 @@ int main(int argc, char **argv)
 	uint64_t size;
 	int fd, r;
 
-	if (argc < 6 || argc > 7 || strcmp(argv[1], "tcp") != 0 ||
-	    !app_addr_read(argv[2], app_port_read(argv[3]), &server) ||
-	    !app_addr_read(argv[5], 0, &own)) {
-		fprintf(stderr,
-			"usage: %s tcp ADDRESS PORT FILE CLIENT-ADDRESS [TARGET]\n"
-			"TARGET: " TARGET "\n",
-			argv[0]);
-		return 2;
-	}
-	fd = app_connect(&server, &own);
+	app_usage(argc, argv,
+		  (argc == 6 || argc == 7) && strcmp(argv[1], "tcp") == 0 &&
+			  !strchr(argv[4], '\n') &&
+			  app_addr_read(argv[2], app_port_read(argv[3]), &server) &&
+			  app_addr_read(argv[5], 0, &own),
+		  "tcp ADDRESS PORT FILE CLIENT-ADDRESS [TARGET]\n"
+		  "gets FILE from vs_file into TARGET (" TARGET ")\n");
+	fd = app_connect(&server, &own, APP_FILE_WAIT_S);
 	if (fd < 0)
 		app_fail("connect", fd);
 	r = app_write(fd, argv[4], strlen(argv[4]));

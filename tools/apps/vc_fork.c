@@ -2,6 +2,8 @@
 /* vc_fork: sends random strings of 50 bytes to vs_fork, and compares what comes back. */
 #include "lib/apps.h"
 
+#include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,33 +23,50 @@ static void draw(char *string)
 	string[STRING - 1] = '\0';
 }
 
-static bool exchange(int fd)
+/* 0 or negative errno */
+static int exchange(int fd)
 {
 	char sent[STRING], got[STRING];
+	int r;
 
 	draw(sent);
-	return app_write(fd, sent, STRING) == 0 && app_read(fd, got, STRING) > 0 &&
-	       memcmp(sent, got, STRING) == 0;
+	r = app_write(fd, sent, STRING);
+	if (r < 0)
+		return r;
+	r = app_read(fd, got, STRING);
+	if (r <= 0)
+		return r ? r : -EPIPE;
+	return memcmp(sent, got, STRING) == 0 ? 0 : -EBADMSG;
+}
+
+/* Says "#exit": nothing but the end comes then. */
+static int end(int fd)
+{
+	char last[STRING] = "#exit";
+	int r = app_write(fd, last, STRING);
+
+	if (r == 0)
+		r = app_read(fd, last, 1);
+	return r > 0 ? -EBADMSG : r;
 }
 
 int main(int argc, char **argv)
 {
-	char last[STRING] = "#exit";
 	struct app_options o;
 	uint64_t n = 0;
-	bool good;
-	int fd;
+	int fd, r = 0;
 
 	app_options_read(argc, argv, "sends random strings and has them sent back", true, &o);
-	if (o.client_port)
-		app_addr_set_port(&o.own, o.client_port);
-	fd = app_connect(&o.dest, &o.own);
-	if (fd < 0)
-		app_fail("connect", fd);
-	while (n < o.messages && exchange(fd))
-		n++;
-	good = n == o.messages && app_write(fd, last, STRING) == 0 && app_read(fd, last, 1) == 0;
+	fd = app_connect_client(&o, 0);
+	while (r == 0 && n < o.messages) {
+		r = exchange(fd);
+		n += r == 0;
+	}
+	if (r == 0)
+		r = end(fd);
 	close(fd);
-	printf("Result = %s\n", good ? "Success" : "Fail");
-	return !good;
+	if (r < 0)
+		fprintf(stderr, "error: after %" PRIu64 " strings: %s\n", n, strerror(-r));
+	printf("Result = %s\n", r == 0 ? "Success" : "Fail");
+	return r != 0;
 }

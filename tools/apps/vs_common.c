@@ -15,8 +15,10 @@ static int serve(int fd, struct app_meter *meter)
 	app_set_patience(fd, meter->options->wait_s);
 	while (r > 0 && (r = app_read(fd, message, length)) > 0) {
 		r = app_write(fd, message, length);
-		app_meter_count(meter);
-		r = r < 0 ? r : 1;
+		if (r == 0) {
+			app_meter_count(meter);
+			r = 1;
+		}
 	}
 	free(message);
 	close(fd);

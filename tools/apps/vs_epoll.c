@@ -36,7 +36,8 @@ static int serve(int fd, struct app_meter *meter)
 		says = wait_and_run(epoll, &echo, meter);
 	if (says == APP_ECHO_ERROR)
 		err = -errno;
-	close(epoll);
+	if (epoll >= 0)
+		close(epoll);
 	app_echo_close(&echo);
 	return err;
 }

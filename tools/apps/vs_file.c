@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vs_file: serves the files of its folder, one connection after another: `vs_file tcp ADDRESS PORT`.
+/* vs_file: serves the files of its folder, a process for each client: `vs_file tcp ADDRESS PORT [CLIENTS]`.
  * A client sends a name and a newline; the answer is the size, 8 bytes in network order, all ones where
  * there is no such file, and its bytes. */
 #include "lib/apps.h"
@@ -16,7 +16,7 @@
 
 static int read_name(int fd, char *ret)
 {
-	for (size_t i = 0; i < NAME_MAX; i++) {
+	for (size_t i = 0; i <= NAME_MAX; i++) {
 		int r = app_read(fd, ret + i, 1);
 
 		if (r <= 0)
@@ -32,7 +32,9 @@ static int read_name(int fd, char *ret)
 /* Of this folder, no other. */
 static int open_file(const char *name, off_t *ret_size)
 {
-	int file = strchr(name, '/') ? -1 : open(name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	/* not blocking: it may be a FIFO */
+	const int flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+	int file = strchr(name, '/') ? -1 : open(name, flags);
 	struct stat st;
 
 	if (file >= 0 && (fstat(file, &st) < 0 || !S_ISREG(st.st_mode))) {
@@ -51,7 +53,7 @@ static int send_file(int fd, int file, off_t size)
 		ssize_t n = sendfile(fd, file, &at, (size_t)(size - at));
 
 		if (n < 0 && errno != EINTR)
-			return -errno;
+			return errno == EAGAIN ? -ETIMEDOUT : -errno;
 		if (n == 0)
 			return -EIO; /* it has become shorter */
 	}
@@ -80,20 +82,14 @@ static int serve(int fd)
 
 int main(int argc, char **argv)
 {
+	unsigned int clients;
 	union app_addr own;
-	int listener;
 
-	if (argc != 4 || strcmp(argv[1], "tcp") != 0 ||
-	    !app_addr_read(argv[2], app_port_read(argv[3]), &own)) {
-		fprintf(stderr, "usage: %s tcp ADDRESS PORT\n", argv[0]);
-		return 2;
-	}
-	listener = app_listen(&own);
-	for (;;) {
-		int fd = app_accept(listener), r = serve(fd);
-
-		if (r < 0)
-			fprintf(stderr, "error: a client: %s\n", strerror(-r));
-		close(fd);
-	}
+	app_usage(argc, argv,
+		  (argc == 4 || argc == 5) && strcmp(argv[1], "tcp") == 0 &&
+			  app_addr_read(argv[2], app_port_read(argv[3]), &own),
+		  "tcp ADDRESS PORT [CLIENTS]\n"
+		  "serves the files of its folder to so many clients (0: without end)\n");
+	clients = argc == 5 ? app_count_read(argv[4]) : 0;
+	return app_serve_by_processes(app_listen(&own), clients, APP_FILE_WAIT_S, serve);
 }

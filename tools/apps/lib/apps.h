@@ -30,24 +30,36 @@ struct app_options {
 	unsigned int wait_s;	  /* -w: longest wait for the other side; 0: for ever */
 };
 
+#define APP_MAX_WAIT_S 1000000u /* fits an int of milliseconds */
+
 /* Reads the command line; ends the program where it is wrong or asks for help. */
 void app_options_read(int argc, char **argv, const char *what, bool is_client,
 		      struct app_options *ret);
+/* For programs without flags: ends the program with "usage: PROGRAM @text" where "--help" asks for it
+ * (0), or where the command line is not @right (2). */
+void app_usage(int argc, char **argv, bool right, const char *text);
+/* Arguments that are a port, a number of connections; end the program where they are not. */
+uint16_t app_port_read(const char *text);
+unsigned int app_count_read(const char *text);
+#define APP_FILE_WAIT_S 60u /* the file pair's patience */
 
-/* --- net.c --- */
+/* --- net.c: every program's socket comes from here, and with it SIGPIPE is ignored --- */
 
 /* False: @text is no address, IPv4 or IPv6. */
 bool app_addr_read(const char *text, uint16_t port, union app_addr *ret);
-/* A port, or ends the program. */
-uint16_t app_port_read(const char *text);
 /* Any address's @port. */
 void app_addr_any(uint16_t port, union app_addr *ret);
 /* A socket that listens; ends the program where there can be none. */
 int app_listen(const union app_addr *addr);
-/* Connected, or negative errno. @from without address and port: from wherever. */
-int app_connect(const union app_addr *to, const union app_addr *from);
+/* Connected, with a patience of @wait_s, or negative errno. @from without address and port: from
+ * wherever. */
+int app_connect(const union app_addr *to, const union app_addr *from, unsigned int wait_s);
+/* Connection @i of a client; within -w it waits until the server listens. Ends the program where there
+ * can be none. */
+int app_connect_client(const struct app_options *options, unsigned int i);
 void app_addr_set_port(union app_addr *addr, uint16_t port);
-/* accept(), through interruptions; ends the program on other errors. */
+/* accept(), through interruptions; -EAGAIN where @listener does not block and nobody is there. Ends the
+ * program on other errors. */
 int app_accept(int listener);
 /* Reads and writes of @fd give up after so long; 0: never. */
 void app_set_patience(int fd, unsigned int seconds);
@@ -55,7 +67,8 @@ void app_set_patience(int fd, unsigned int seconds);
 /* 1: all @len bytes; 0: the other side ended before the first of them; negative errno, -EPIPE where it
  * ended in between. */
 int app_read(int fd, void *buf, size_t len);
-int app_write(int fd, const void *buf, size_t len); /* 0 or negative errno */
+/* 0 or negative errno; of a socket or a file. */
+int app_write(int fd, const void *buf, size_t len);
 
 /* "error: WHAT: errno's text" on stderr; ends the program with 1. */
 void app_fail(const char *what, int err) __attribute__((noreturn));
@@ -95,3 +108,10 @@ void app_echo_close(struct app_echo *echo);
 typedef int (*app_serve_fn)(int fd, struct app_meter *meter);
 
 int app_serve_by_threads(int argc, char **argv, const char *what, app_serve_fn serve);
+
+/* --- processes.c: a server with a process for each connection --- */
+
+/* Takes @accepts connections (0: for ever); each child ends with 1 where @serve gave negative errno.
+ * Waits for them, closes @listener: 0, or 1 where a child ended badly. */
+int app_serve_by_processes(int listener, unsigned int accepts, unsigned int wait_s,
+			   int (*serve)(int fd));

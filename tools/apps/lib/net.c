@@ -6,11 +6,16 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
+
+#include "base/clock.h"
 
 #define BACKLOG 1024
 
@@ -54,22 +59,11 @@ void app_addr_any(uint16_t port, union app_addr *ret)
 	app_addr_set_port(ret, port);
 }
 
-uint16_t app_port_read(const char *text)
-{
-	char *end;
-	unsigned long port = strtoul(text, &end, 10);
-
-	if (!*text || *text == '-' || *end || port < 1 || port > 65535) {
-		fprintf(stderr, "error: %s: not a port\n", text);
-		exit(2);
-	}
-	return port;
-}
-
 static int new_socket(int family)
 {
 	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
+	signal(SIGPIPE, SIG_IGN); /* write() and sendfile() say EPIPE instead */
 	if (fd < 0)
 		app_fail("socket", errno);
 	return fd;
@@ -98,10 +92,37 @@ static uint16_t port_of(const union app_addr *addr)
 	return ((const struct sockaddr_in6 *)addr)->sin6_port;
 }
 
-int app_connect(const union app_addr *to, const union app_addr *from)
+/* An interrupted connect() goes on by itself; calling it again would not wait. */
+static int finish_connect(int fd, unsigned int wait_s)
+{
+	struct pollfd wait = { .fd = fd, .events = POLLOUT };
+	int r, err = 0;
+	socklen_t len = sizeof(err);
+
+	do
+		r = poll(&wait, 1, wait_s ? (int)wait_s * 1000 : -1);
+	while (r < 0 && errno == EINTR);
+	if (r > 0)
+		r = getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len);
+	else if (r == 0)
+		err = ETIMEDOUT;
+	return r < 0 ? -errno : -err;
+}
+
+/* 0 or negative errno */
+static int connect_fully(int fd, const union app_addr *to, unsigned int wait_s)
+{
+	if (connect(fd, &to->sa, size_of(to)) == 0)
+		return 0;
+	if (errno == EINTR)
+		return finish_connect(fd, wait_s);
+	return errno == EINPROGRESS ? -ETIMEDOUT : -errno; /* the patience ended */
+}
+
+int app_connect(const union app_addr *to, const union app_addr *from, unsigned int wait_s)
 {
 	union app_addr at = *from;
-	int fd, one = 1;
+	int fd, one = 1, r = 0;
 
 	if (!at.sa.sa_family)
 		at.sa.sa_family = to->sa.sa_family;
@@ -110,14 +131,34 @@ int app_connect(const union app_addr *to, const union app_addr *from)
 	/* bound to an address alone: connect() chooses the port, and so whoever decides by it */
 	if (!port_of(from))
 		setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one));
-	if (((from->sa.sa_family || port_of(from)) && bind(fd, &at.sa, size_of(&at)) < 0) ||
-	    connect(fd, &to->sa, size_of(to)) < 0) {
-		int err = errno;
+	app_set_patience(fd, wait_s);
+	if ((from->sa.sa_family || port_of(from)) && bind(fd, &at.sa, size_of(&at)) < 0)
+		r = -errno;
+	if (r == 0)
+		r = connect_fully(fd, to, wait_s);
+	if (r == 0)
+		return fd;
+	close(fd);
+	return r;
+}
 
-		close(fd);
-		return -err;
+int app_connect_client(const struct app_options *o, unsigned int i)
+{
+	const uint64_t until = dmm_now_ns() + o->wait_s * DMM_NS_PER_SEC;
+	const struct timespec pause = { .tv_nsec = 50 * DMM_NS_PER_MS };
+	union app_addr from = o->own;
+
+	if (o->client_port)
+		app_addr_set_port(&from, o->client_port + i);
+	for (;;) {
+		int fd = app_connect(&o->dest, &from, o->wait_s);
+
+		if (fd >= 0)
+			return fd;
+		if (fd != -ECONNREFUSED || dmm_now_ns() >= until)
+			app_fail("connect", fd);
+		nanosleep(&pause, NULL);
 	}
-	return fd;
 }
 
 int app_accept(int listener)
@@ -127,6 +168,8 @@ int app_accept(int listener)
 
 		if (fd >= 0)
 			return fd;
+		if (errno == EAGAIN)
+			return -EAGAIN;
 		if (errno != EINTR && errno != ECONNABORTED)
 			app_fail("accept", errno);
 	}
@@ -163,7 +206,7 @@ int app_write(int fd, const void *buf, size_t len)
 	size_t sent = 0;
 
 	while (sent < len) {
-		ssize_t n = send(fd, (const char *)buf + sent, len - sent, MSG_NOSIGNAL);
+		ssize_t n = write(fd, (const char *)buf + sent, len - sent);
 
 		if (n < 0 && errno == EINTR)
 			continue;

@@ -3,19 +3,20 @@
 #include "apps.h"
 
 #include <errno.h>
+#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define DEFAULT_PORT 12345
+#define FLAGS	     "p:d:s:a:l:t:i:f:r:n:w:u:e:x:"
 
 static const char help[] =
 	"  -d ADDRESS  the server's                    (client)\n"
 	"  -p PORT     the server's                    (client, 12345)\n"
 	"  -s ADDRESS  our own: the client is bound to it, the server listens there (any)\n"
 	"  -r PORT     where the server listens        (12345)\n"
-	"  -a PORT     connection i is bound to PORT + i (any)\n"
+	"  -a PORT     connection i is bound to PORT + i (any); vs_fork: as -r\n"
 	"  -l BYTES    of a message                    (256)\n"
 	"  -t COUNT    messages for each connection    (1000)\n"
 	"  -f COUNT    connections of the client       (1)\n"
@@ -24,7 +25,8 @@ static const char help[] =
 	"  -e COUNT    ... after so many messages      (10000; 0: never)\n"
 	"  -u COUNT    say so after so many messages   (0: at the end only)\n"
 	"  -x 1        say the time between two messages, too\n"
-	"  -w SECONDS  longest wait for the other side (0: for ever)\n";
+	"  -w SECONDS  longest wait: for the server and its answers, for a client's next message\n"
+	"              (0: not for the server, for ever for the rest)\n";
 
 static void usage(FILE *to, const char *program, const char *what, bool is_client)
 {
@@ -38,7 +40,9 @@ struct given {
 	unsigned long port, listen_port, client_port, say_interval;
 };
 
-static unsigned long number(char flag, const char *text, unsigned long least, unsigned long most)
+/* @flag: "-t ", or "" for an argument */
+static unsigned long read_number(const char *flag, const char *text, unsigned long least,
+				 unsigned long most)
 {
 	unsigned long n;
 	char *end;
@@ -46,11 +50,26 @@ static unsigned long number(char flag, const char *text, unsigned long least, un
 	errno = 0;
 	n = strtoul(text, &end, 10);
 	if (errno || !*text || *text == '-' || *end || n < least || n > most) {
-		fprintf(stderr, "error: -%c %s: not a number from %lu to %lu\n", flag, text, least,
+		fprintf(stderr, "error: %s%s: not a number from %lu to %lu\n", flag, text, least,
 			most);
 		exit(2);
 	}
 	return n;
+}
+
+static unsigned long number(char flag, const char *text, unsigned long least, unsigned long most)
+{
+	return read_number((char[]){ '-', flag, ' ', '\0' }, text, least, most);
+}
+
+uint16_t app_port_read(const char *text)
+{
+	return read_number("", text, 1, 65535);
+}
+
+unsigned int app_count_read(const char *text)
+{
+	return read_number("", text, 0, 0xffffffff);
 }
 
 static void read_flag(int flag, const char *value, struct app_options *o, struct given *given)
@@ -98,7 +117,7 @@ static void read_flag(int flag, const char *value, struct app_options *o, struct
 		o->say_interval = number(flag, value, 0, 1);
 		break;
 	case 'w':
-		o->wait_s = number(flag, value, 0, any);
+		o->wait_s = number(flag, value, 0, APP_MAX_WAIT_S);
 		break;
 	}
 }
@@ -114,6 +133,7 @@ static void need_addr(char flag, const char *text, unsigned long port, union app
 void app_options_read(int argc, char **argv, const char *what, bool is_client,
 		      struct app_options *ret)
 {
+	static const struct option words[] = { { "help", no_argument, NULL, 'h' }, { 0 } };
 	struct given given = { .port = DEFAULT_PORT, .listen_port = DEFAULT_PORT };
 	int flag;
 
@@ -123,20 +143,35 @@ void app_options_read(int argc, char **argv, const char *what, bool is_client,
 				     .accepts = 256,
 				     .sleep_us = 1000000,
 				     .sleep_every = 10000 };
-	if (argc == 2 && strcmp(argv[1], "--help") == 0) {
-		usage(stdout, argv[0], what, is_client);
-		exit(0);
-	}
-	while ((flag = getopt(argc, argv, "p:d:s:a:l:t:i:f:r:n:w:u:e:x:")) != -1) {
+	while ((flag = getopt_long(argc, argv, FLAGS, words, NULL)) != -1) {
 		if (flag == '?')
-			exit(2); /* getopt() has said why */
+			exit(2); /* getopt_long() has said why */
+		if (flag == 'h') {
+			usage(stdout, argv[0], what, is_client);
+			exit(0);
+		}
 		read_flag(flag, optarg, ret, &given);
 	}
 	if (optind < argc || (is_client && !given.dest)) {
 		usage(stderr, argv[0], what, is_client);
 		exit(2);
 	}
+	if (is_client && ret->client_port && ret->client_port + ret->fds - 1 > 65535) {
+		fprintf(stderr, "error: -a %u -f %u: the last port would be over 65535\n",
+			ret->client_port, ret->fds);
+		exit(2);
+	}
 	app_addr_any(is_client ? 0 : given.listen_port, &ret->own);
 	need_addr('d', given.dest, given.port, &ret->dest);
 	need_addr('s', given.own, is_client ? 0 : given.listen_port, &ret->own);
+}
+
+void app_usage(int argc, char **argv, bool right, const char *text)
+{
+	const bool asked = argc == 2 && strcmp(argv[1], "--help") == 0;
+
+	if (right && !asked)
+		return;
+	fprintf(asked ? stdout : stderr, "usage: %s %s", argv[0], text);
+	exit(asked ? 0 : 2);
 }
