@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Ports that servers of attached cgroups listen on, seen from the flow door. The instances know their
  * flows (struct dmm_wire); who listens, and which flows are the kernel's own, the kernel is asked. So
- * nothing has to be told when a server comes or goes: without a listener the kernel refuses, and flows
- * of the instances go on. */
+ * nothing hangs on being told when a server goes: without a listener the kernel refuses, and flows of the
+ * instances go on. */
 #pragma once
 
 #include <dmm/abi/wire.h>
@@ -165,8 +165,9 @@ static __always_inline enum dmm_reason decide_client(struct xdp_md *ctx, const s
 	*ret_id = choice.instance;
 	if (choice.verdict == DMM_VERDICT_USERSPACE)
 		return DMM_REASON_NONE;
-	return choice.verdict == DMM_VERDICT_REJECT ? DMM_REASON_XDP_LISTEN_REJECT
-						    : DMM_REASON_XDP_LISTEN_RULE;
+	if (choice.verdict == DMM_VERDICT_REJECT)
+		return DMM_REASON_XDP_LISTEN_REJECT;
+	return choice.reason == DMM_REASON_RULE ? DMM_REASON_XDP_LISTEN_RULE : choice.reason;
 }
 
 /* The addresses that the packet is about, from the host's side. */

@@ -180,15 +180,57 @@ def explain_says_what_happens(w):
 @test
 def firewall_rules_that_clients_go_around_are_named(w):
     w.run("nft", "-f", "-", input=f"""table inet shield {{
-        chain in {{ type filter hook input priority 0; tcp dport {PORT} drop; }}
+        chain in {{
+            type filter hook input priority 0
+            iifname "lo" accept
+            tcp dport {PORT} drop
+        }}
     }}""")
     try:
         said = w.serve_by("fast").stderr
-        assert "W1" in said and "goes around nftables inet shield/in (filter): 1 rule" in said, said
+        assert "W1" in said and "goes around nftables inet shield/in (filter): 2 rules" in said, said
         with w.listening():
             assert w.by_stack(w.client4)  # so it is said for a reason
     finally:
         w.run("nft", "delete", "table", "inet", "shield")
+        w.serve_by("fast")
+
+
+@test
+def a_detached_cgroup_has_its_clients_by_the_kernel(w):
+    """Also one whose server goes on, and another cgroup's server that takes its port afterwards."""
+    w.apply(w.policy(rules=f"""
+    - name: everybody
+      match: {{proto: tcp, direction: listen, local: {{ports: {PORT}}}}}
+      action: {{stack: fast}}"""))
+    w.cgroup("gone")
+    w.ctl("attach", "--cgroup", "/gone")
+    with w.listening(cgroup="/gone"):
+        assert w.by_stack(w.client4)
+        talk = Talk(w, w.client4)  # a flow that keeps the hooks there
+        w.ctl("detach", "--cgroup", "/gone")
+        me, told = w.ask(w.client4)
+        assert [plain(a) for a in told] == [me, me, (w.client4, PORT)], (me, told)
+        talk.goes_on()
+    with w.listening(cgroup="/elsewhere"):
+        me, told = w.ask(w.client4)
+        assert [plain(a) for a in told] == [me, me, (w.client4, PORT)], (me, told)
+        talk.goes_on()
+        talk.ends_well()
+    w.serve_by("fast")
+
+
+@test
+def a_small_range_of_ports_serves_both_ip_versions(w):
+    all_ports, w.ports = w.ports, "20000-20099"
+    try:
+        w.serve_by("fast")
+        with w.listening():
+            for _ in range(30):
+                for addr in (w.client4, w.client6):
+                    assert w.by_stack(addr)
+    finally:
+        w.ports = all_ports
         w.serve_by("fast")
 
 

@@ -61,6 +61,7 @@ struct tcp_header {
 	uint16_t window;
 	uint16_t mss; /* 0: no such option */
 };
+#define TCP_FIN 0x01u
 #define TCP_SYN 0x02u
 #define TCP_RST 0x04u
 #define TCP_ACK 0x10u

@@ -293,9 +293,11 @@ static int install(struct dmmd_job *job, char *reterr_reason, size_t size)
 	}
 	r = dmmd_cgroups_prepare(job->d, job->policy, &job->classes, job->generation);
 	if (r == 0)
-		r = dmm_steer_server_classes(job->d->steer, class_of_servers, job->d);
+		r = dmm_steer_server_classes(job->d->steer, false, class_of_servers, job->d);
 	if (r == 0)
 		r = dmm_steer_install(job->d->steer, &job->tables);
+	if (r == 0 && dmm_steer_server_classes(job->d->steer, true, class_of_servers, job->d) < 0)
+		dmm_warning("%s", dmm_steer_reason());
 	if (r < 0) {
 		snprintf(reterr_reason, size, "%s", dmm_steer_reason());
 		dmmd_state_drop_policy(dir, job->generation);

@@ -352,15 +352,32 @@ static void drop(struct dmmd *d, struct dmmd_cgroup *cgroup)
 	*cgroup = set->items[--set->n];
 }
 
+/* Is a cgroup attached there, or above, that decides? */
+static bool is_governed(void *ctx, const char *full)
+{
+	struct dmmd *d = ctx;
+	const char *root = dmm_streq(d->options.cgroup_root, "/") ? "" : d->options.cgroup_root;
+
+	if (strncmp(full, root, strlen(root)) != 0)
+		return false;
+	for (size_t i = 0; i < d->cgroups.n; i++)
+		if (d->cgroups.items[i].id && d->cgroups.items[i].by & ~DMMD_BY_FLOWS &&
+		    dmm_cgroup_covers(d->cgroups.items[i].path, full + strlen(root)))
+			return true;
+	return false;
+}
+
 /* The names of flows that were steered must stay true, so only the hooks that decide go at once. */
 static void retire(struct dmmd *d, struct dmmd_cgroup *cgroup)
 {
 	char full[PATH_MAX];
 
-	if (dmmd_cgroup_full(d, cgroup->path, full) == 0 && id_of(full) == cgroup->id &&
-	    dmm_steer_retire_cgroup(d->steer, full) < 0)
-		dmm_warning("cgroup %s: %s", cgroup->path, dmm_steer_reason());
+	if (dmmd_cgroup_full(d, cgroup->path, full) == 0 && id_of(full) == cgroup->id) {
+		if (dmm_steer_retire_cgroup(d->steer, full) < 0)
+			dmm_warning("cgroup %s: %s", cgroup->path, dmm_steer_reason());
+	}
 	cgroup->by = DMMD_BY_FLOWS;
+	dmm_steer_forget_servers(d->steer, is_governed, d);
 	dmm_info("cgroup %s retired: detached after its last steered flow", cgroup->path);
 }
 

@@ -125,6 +125,18 @@ struct message {
 	};
 };
 
+static void close_all(struct cmsghdr *cmsg)
+{
+	size_t n = (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+	for (size_t i = 0; i < n; i++) {
+		int fd;
+
+		memcpy(&fd, CMSG_DATA(cmsg) + i * sizeof(fd), sizeof(fd));
+		close(fd);
+	}
+}
+
 /* *ret_pid: of the sender as the kernel vouches for, 0: not told. */
 static ssize_t receive(int fd, struct message *ret, pid_t *ret_pid)
 {
@@ -141,7 +153,9 @@ static ssize_t receive(int fd, struct message *ret, pid_t *ret_pid)
 	struct cmsghdr *cmsg = n > 0 ? CMSG_FIRSTHDR(&mh) : NULL;
 
 	*ret_pid = 0;
-	if (cmsg && cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SCM_CREDENTIALS)
+	if (cmsg && cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SCM_RIGHTS)
+		close_all(cmsg); /* nobody asked for any */
+	else if (cmsg && cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SCM_CREDENTIALS)
 		*ret_pid = ((struct ucred *)CMSG_DATA(cmsg))->pid;
 	return n;
 }
@@ -434,6 +448,7 @@ static void begin(struct dmmd_inst *inst, bool again)
 	inst->begun_at = dmm_now_ns();
 	inst->ready_at = 0;
 	inst->next_socket = 0;
+	memset(inst->given, 0, sizeof(inst->given));
 	inst->said[0] = inst->why[0] = '\0';
 	try_spawn(inst);
 }

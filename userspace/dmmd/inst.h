@@ -65,9 +65,10 @@ struct dmmd_inst {
 	bool serves;	   /* a rule leads clients to it */
 	uint32_t
 		next_socket; /* which port the next one of sockets.h is tried on; 0: none was given */
-	char why[128];	     /* dmmd ended it on purpose: the reason for the log */
-	char said[512];	     /* its own last message (FAILED) */
-	char last_death[768]; /* "" : none since it was made */
+	uint64_t given[DMM_MAX_PORTS / 64]; /* a bit for each port that has one */
+	char why[128];			    /* dmmd ended it on purpose: the reason for the log */
+	char said[512];			    /* its own last message (FAILED) */
+	char last_death[768];		    /* "" : none since it was made */
 
 	/* Called once when a start that was asked for is decided: 0 or negative errno and a text. */
 	void (*settled)(void *ctx, struct dmmd_inst *inst, int err, const char *text);

@@ -50,16 +50,22 @@ static int make_one(struct dmmd_inst *inst, bool v4, int *ret_fd)
 	return r;
 }
 
-/* The next port of the instance's that can be bound: the others have a socket already. */
+/* The next port of the instance's that has no socket yet and can be bound. */
 static int bind_next(struct dmmd_inst *inst, int fd, bool v4, uint16_t *ret_port)
 {
 	const struct dmm_port_range *ports = &inst->spec.ports;
-	uint32_t n = ports->last - ports->first + 1u;
+	uint32_t n = DMM_MIN(ports->last - ports->first + 1u, DMM_MAX_PORTS);
 	int r = -EADDRINUSE;
 
 	for (uint32_t i = 0; i < n && r == -EADDRINUSE; i++) {
-		*ret_port = ports->first + inst->next_socket++ % n;
+		uint32_t at = inst->next_socket++ % n;
+
+		if (inst->given[at / 64] >> at % 64 & 1)
+			continue;
+		*ret_port = ports->first + at;
 		r = bind_to(fd, v4, *ret_port);
+		if (r == 0)
+			inst->given[at / 64] |= 1ull << at % 64;
 	}
 	return r;
 }
@@ -81,9 +87,11 @@ static int make_some(void *ctx)
 {
 	struct order *order = ctx;
 	bool v4 = order->list.family == DMM_FAMILY_V4;
+	uint32_t n = order->inst->spec.ports.last - order->inst->spec.ports.first + 1u;
 	int r = 0;
 
-	while (order->list.n < DMMD_SOCKETS_AT_ONCE && r == 0) {
+	/* of a small range each family gets a part */
+	while (order->list.n < DMM_MIN(DMMD_SOCKETS_AT_ONCE, n / 4 + 1) && r == 0) {
 		uint16_t *port = &order->list.port[order->list.n];
 		dmm_autoclose int fd = -1;
 

@@ -42,9 +42,9 @@ struct host {
 	uint64_t cookies_until;	  /* somebody may have one */
 	uint64_t cookies_said_at; /* in the log; 0: never */
 	bool draining, stopping;
-	bool asked_for_sockets[DMM_NUM_FAMILIES];
-	int error;	     /* negative errno: the loop ends with it */
-	uint8_t random[256]; /* drawn ahead */
+	uint64_t ask_for_sockets_at[DMM_NUM_FAMILIES]; /* not before */
+	int error;				       /* negative errno: the loop ends with it */
+	uint8_t random[256];			       /* drawn ahead */
 	size_t n_random;
 };
 

@@ -9,8 +9,12 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/util.h"
+
+/* An answer of dmmd's that takes longer is lost. */
+#define ANSWER_PATIENCE (5 * DMM_NS_PER_SEC)
 
 /* --- for the plug-in --- */
 
@@ -308,9 +312,10 @@ static void on_want_sockets(void *ctx, enum dmm_family family)
 	struct dmm_msg_want want = { family };
 	struct host *host = ctx;
 
-	if (!host->asked_for_sockets[family])
-		host->asked_for_sockets[family] =
-			master_send(&host->master, DMM_MSG_WANT, &want, sizeof(want)) == 0;
+	if (host->now < host->ask_for_sockets_at[family])
+		return;
+	host->ask_for_sockets_at[family] = host->now + ANSWER_PATIENCE;
+	(void)master_send(&host->master, DMM_MSG_WANT, &want, sizeof(want));
 }
 
 static int on_route(void *ctx, const uint8_t remote[16], const uint8_t local[16])

@@ -55,6 +55,8 @@ static bool may_pass(const struct link *link, const struct packet *p, const stru
 {
 	const uint8_t flags = f->data[p->header + 13] & (TCP_SYN | TCP_ACK | TCP_RST);
 
+	if (flags & TCP_SYN && f->data[p->header + 13] & TCP_FIN)
+		return false; /* nobody means that */
 	if (flags == TCP_SYN && link->events.client_syn)
 		return link->events.client_syn(link->events.ctx, p, f);
 	if (flags == TCP_ACK && link->asks_acks)

@@ -37,9 +37,13 @@ static void take_sockets(struct host *host, const struct master_sockets *sockets
 {
 	enum dmm_family family = sockets->list.family;
 
-	host->asked_for_sockets[family & 1] = false;
+	unsigned int taken = 0;
+
 	for (unsigned int i = 0; i < sockets->list.n; i++)
-		clients_add_socket(host->relay, family, sockets->list.port[i], sockets->fds[i]);
+		taken += clients_add_socket(host->relay, family, sockets->list.port[i],
+					    sockets->fds[i]);
+	/* where there is none to be had, that stays so for a while */
+	host->ask_for_sockets_at[family & 1] = taken ? 0 : host->now + DMM_NS_PER_SEC;
 }
 
 static void on_master(struct host *host)
@@ -57,7 +61,7 @@ static void on_master(struct host *host)
 			break;
 		case DMM_MSG_HELLO:
 			/* of somebody else */
-			memset(host->asked_for_sockets, 0, sizeof(host->asked_for_sockets));
+			memset(host->ask_for_sockets_at, 0, sizeof(host->ask_for_sockets_at));
 			master_send(&host->master, DMM_MSG_READY, NULL, 0);
 			break;
 		case DMM_MSG_SOCKETS:

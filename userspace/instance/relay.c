@@ -298,6 +298,7 @@ static void upkeep(struct relay *relay)
 	pending_expire(relay);
 	sweep_claims(relay);
 	clients_want_sockets(relay);
+	clients_upkeep(relay);
 	if (relay->accept_paused) {
 		relay->accept_paused = false;
 		watch_listeners(relay, EPOLL_CTL_MOD);
@@ -423,6 +424,7 @@ int relay_open(const struct relay_args *args, struct relay **ret)
 
 void relay_close(struct relay *relay)
 {
+	relay->ends = true;
 	relay_reset_all(relay);
 	free_relay(relay);
 }

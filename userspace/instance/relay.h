@@ -87,8 +87,8 @@ bool relay_came_by_cookie(struct relay *relay, const struct dmm_endpoint *local,
 /* Its handshake is done: the flow, NULL: reset it. */
 struct flow *relay_on_client(struct relay *relay, struct dmm_conn *conn,
 			     const struct dmm_endpoint *local, const struct dmm_endpoint *remote);
-/* Takes over a socket that is bound to @port of the range. */
-void clients_add_socket(struct relay *relay, enum dmm_family family, uint16_t port, int fd);
+/* Takes over a socket that is bound to @port of the range. False: of no use, and closed. */
+bool clients_add_socket(struct relay *relay, enum dmm_family family, uint16_t port, int fd);
 /* Ends the attempts whose remote @is_lost. */
 void relay_on_unreachable(struct relay *relay,
 			  bool (*is_lost)(void *ctx, const uint8_t remote[16],

@@ -29,8 +29,10 @@
 /* So many, then SYNs are answered by cookies: lwIP walks over them with every segment. */
 #define MAX_HALF_OPEN 256
 /* Sockets at rest below which more are asked for. */
-#define SOCKETS_LOW 256
+#define SOCKETS_LOW 256u
 #define BACKLOG	    4096
+/* A listener of the plug-in's that nobody has come to for so long goes. */
+#define LISTENER_IDLE (60 * DMM_NS_PER_SEC)
 
 bool client_is_pending(const struct flow *flow)
 {
@@ -107,48 +109,55 @@ static enum dmm_family family_of(const struct dmm_endpoint *end)
 
 static void put_at_rest(struct relay *relay, enum dmm_family family, uint32_t index)
 {
-	relay->at_rest[family][relay->n_at_rest[family]++] = index;
+	uint32_t last = relay->first_at_rest[family] + relay->n_at_rest[family]++;
+
+	relay->at_rest[family][last % relay->n_flows] = index;
 }
 
-void clients_add_socket(struct relay *relay, enum dmm_family family, uint16_t port, int fd)
+static uint32_t take_from_rest(struct relay *relay, enum dmm_family family)
+{
+	uint32_t index = relay->at_rest[family][relay->first_at_rest[family]];
+
+	relay->first_at_rest[family] = (relay->first_at_rest[family] + 1) % relay->n_flows;
+	relay->n_at_rest[family]--;
+	return index;
+}
+
+bool clients_add_socket(struct relay *relay, enum dmm_family family, uint16_t port, int fd)
 {
 	uint32_t index = (uint32_t)port - relay->args.port_first;
 
 	if (index >= relay->n_flows || family >= DMM_NUM_FAMILIES || relay->sockets[index] >= 0 ||
 	    relay_set_loopback_options(fd) < 0) {
 		close(fd);
-		return;
+		return false;
 	}
 	relay->sockets[index] = fd;
 	put_at_rest(relay, family, index);
+	return true;
 }
 
 void clients_want_sockets(struct relay *relay)
 {
 	const struct relay_outside *outside = &relay->args.outside;
+	const uint32_t low = DMM_MIN(SOCKETS_LOW, relay->n_flows / 4);
 
 	for (int family = 0; family < DMM_NUM_FAMILIES; family++)
-		if (relay->is_served[family] && relay->n_at_rest[family] < SOCKETS_LOW)
+		if (relay->is_served[family] && relay->n_at_rest[family] < DMM_MAX(low, 1u))
 			outside->want_sockets(outside->ctx, family);
 }
 
 /* Of those at rest one whose port no application's connect has: claimed. */
 static struct flow *claim(struct relay *relay, enum dmm_family family)
 {
-	uint32_t *at_rest = relay->at_rest[family], *n = &relay->n_at_rest[family];
-
-	for (uint32_t tries = *n; tries > 0; tries--) {
-		uint32_t index = at_rest[*n - 1], unclaimed = DMM_PORT_FREE;
+	for (uint32_t tries = relay->n_at_rest[family]; tries > 0; tries--) {
+		uint32_t index = take_from_rest(relay, family), unclaimed = DMM_PORT_FREE;
 		uint32_t *port = &relay->args.shared->port[index];
 
 		if (__atomic_compare_exchange_n(port, &unclaimed, DMM_PORT_USED, false,
-						__ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
-			(*n)--;
+						__ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
 			return &relay->flows[index];
-		}
-		/* down to those that have not been tried last */
-		at_rest[*n - 1] = at_rest[tries - 1];
-		at_rest[tries - 1] = index;
+		put_at_rest(relay, family, index);
 	}
 	return NULL;
 }
@@ -178,12 +187,26 @@ static void take_back(struct relay *relay, const struct flow *flow)
 	relay->sockets[index] = -1;
 }
 
+/* What the client has said and the server not read yet arrives without us. */
+static void leave_to_kernel(struct relay *relay, uint32_t index)
+{
+	struct linger orderly = { 0 };
+
+	setsockopt(relay->sockets[index], SOL_SOCKET, SO_LINGER, &orderly, sizeof(orderly));
+	close(relay->sockets[index]);
+	relay->sockets[index] = -1;
+}
+
 bool clients_release(struct relay *relay, struct flow *flow, enum flow_state was)
 {
 	uint32_t index = relay_index(relay, flow);
 
 	if (was != FLOW_RESTING)
 		unlink_wire(relay, flow);
+	if (relay->ends && (was == FLOW_CLOSING || was == FLOW_RESTING)) {
+		leave_to_kernel(relay, index);
+		return true;
+	}
 	/* what the server has not read yet its kernel still delivers */
 	if (was == FLOW_CLOSING && !is_closed(relay->sockets[index]))
 		return false;
@@ -202,20 +225,42 @@ static struct client_listener *find_listener(struct relay *relay, const struct d
 	return NULL;
 }
 
+/* No event of one that closes is ours any more. */
+static void close_listener(struct relay *relay, struct client_listener *listener)
+{
+	relay->args.ops->set_user(listener->conn, NULL);
+	relay->args.ops->close(listener->conn);
+}
+
+/* Those that nobody has come to for a while make room. */
+void clients_upkeep(struct relay *relay)
+{
+	for (uint32_t i = relay->n_listeners; i-- > 0;) {
+		struct client_listener *listener = &relay->listeners[i];
+
+		if (relay->now - listener->used_at < LISTENER_IDLE || relay->n_half_open > 0)
+			continue;
+		close_listener(relay, listener);
+		*listener = relay->listeners[--relay->n_listeners];
+	}
+}
+
 /* The plug-in's listener there; it is made when the first client comes. */
 static bool has_listener(struct relay *relay, const struct dmm_endpoint *local)
 {
-	struct client_listener *new = &relay->listeners[relay->n_listeners];
+	struct client_listener *listener = find_listener(relay, local);
 	const struct dmm_stack_ops *ops = relay->args.ops;
 
-	if (find_listener(relay, local))
-		return true;
-	if (relay->n_listeners == RELAY_MAX_LISTENERS || !ops->listen)
-		return false;
-	new->local = *local;
-	if (ops->listen(relay->args.stack, local, BACKLOG, new, &new->conn) < 0)
-		return false;
-	relay->n_listeners++;
+	if (!listener) {
+		if (relay->n_listeners == RELAY_MAX_LISTENERS || !ops->listen)
+			return false;
+		listener = &relay->listeners[relay->n_listeners];
+		listener->local = *local;
+		if (ops->listen(relay->args.stack, local, BACKLOG, NULL, &listener->conn) < 0)
+			return false;
+		relay->n_listeners++;
+	}
+	listener->used_at = relay->now;
 	return true;
 }
 
@@ -401,7 +446,7 @@ int clients_open(struct relay *relay)
 void clients_close(struct relay *relay)
 {
 	for (uint32_t i = 0; i < relay->n_listeners; i++)
-		relay->args.ops->close(relay->listeners[i].conn);
+		close_listener(relay, &relay->listeners[i]);
 	for (uint32_t i = 0; relay->sockets && i < relay->n_flows; i++)
 		if (relay->sockets[i] >= 0)
 			close(relay->sockets[i]);

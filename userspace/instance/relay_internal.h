@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The relay's files among themselves: relay.c owns the flows and their ports, relay_pending.c what
- * happens until the application is connected, relay_bytes.c what happens after. */
+ * happens until an application is connected, relay_clients.c the same for a client from the wire,
+ * relay_bytes.c what happens after. */
 #pragma once
 
 #include "instance/inject.h"
@@ -59,6 +60,7 @@ struct flow {
 struct client_listener {
 	struct dmm_endpoint local;
 	struct dmm_conn *conn;
+	uint64_t used_at;
 };
 #define RELAY_MAX_LISTENERS 1024
 
@@ -82,9 +84,12 @@ struct relay {
 	uint32_t n_half_open;
 
 	/* clients */
-	int *sockets;			     /* of each port: bound to it, -1: none */
-	uint32_t *at_rest[DMM_NUM_FAMILIES]; /* indices of sockets that no flow has */
-	uint32_t n_at_rest[DMM_NUM_FAMILIES];
+	int *sockets; /* of each port: bound to it, -1: none */
+	/* Indices of sockets that no flow has: rings, so that one is used again as late as can be. Readers
+	 * of its wire that are still there have long gone by then. */
+	uint32_t *at_rest[DMM_NUM_FAMILIES];
+	uint32_t first_at_rest[DMM_NUM_FAMILIES], n_at_rest[DMM_NUM_FAMILIES];
+	bool ends;			  /* relay_close() is at work */
 	bool is_served[DMM_NUM_FAMILIES]; /* a client of that family has come */
 	struct client_listener listeners[RELAY_MAX_LISTENERS];
 	uint32_t n_listeners;
@@ -134,6 +139,7 @@ struct flow *clients_find(struct relay *relay, const struct dmm_endpoint *local,
 void clients_run(struct relay *relay, struct flow *flow);
 void clients_on_app(struct relay *relay, struct flow *flow, uint32_t epoll_events);
 void clients_want_sockets(struct relay *relay);
+void clients_upkeep(struct relay *relay);
 /* The flow is free but for its socket. False: the server's kernel has not got all bytes yet. */
 bool clients_release(struct relay *relay, struct flow *flow, enum flow_state was);
 

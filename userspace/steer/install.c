@@ -110,15 +110,16 @@ static void drop_classes(struct dmm_steer *steer, uint32_t slot)
 	}
 }
 
-int dmm_steer_server_classes(struct dmm_steer *steer,
+int dmm_steer_server_classes(struct dmm_steer *steer, bool live,
 			     int (*class_of)(void *ctx, uint64_t cgroup_id), void *ctx)
 {
 	int fd = steer->map[DMM_MAP_listeners], r, classes = steer->map[DMM_MAP_serv_class];
-	struct dmm_server_key to = { .slot = next_slot(steer) };
+	struct dmm_server_key to = { .slot = live ? steer->live->slot : next_slot(steer) };
 	struct dmm_listener_key key, *after = NULL;
 	struct dmm_listener listener;
 
-	drop_classes(steer, to.slot);
+	if (!live)
+		drop_classes(steer, to.slot);
 	for (; (r = bpf_map_get_next_key(fd, after, &key)) == 0; after = &key) {
 		int class_id;
 
@@ -128,11 +129,30 @@ int dmm_steer_server_classes(struct dmm_steer *steer,
 		class_id = class_of(ctx, listener.cgroup);
 		if (class_id < 0)
 			continue;
-		r = bpf_map_update_elem(classes, &to, &class_id, BPF_ANY);
-		if (r < 0)
+		r = bpf_map_update_elem(classes, &to, &class_id, live ? BPF_NOEXIST : BPF_ANY);
+		if (r < 0 && r != -EEXIST)
 			break;
 	}
 	return r == -ENOENT ? 0 : dmm_steer_fail(r, NULL, "cannot enter the classes of servers");
+}
+
+void dmm_steer_forget_servers(struct dmm_steer *steer,
+			      bool (*is_attached)(void *ctx, const char *path), void *ctx)
+{
+	int fd = steer->map[DMM_MAP_listeners];
+	struct dmm_listener_key key, next;
+	struct dmm_listener listener;
+	char of[4096];
+	int r = bpf_map_get_next_key(fd, NULL, &next);
+
+	while (r == 0) {
+		key = next;
+		r = bpf_map_get_next_key(fd, &key, &next);
+		if (bpf_map_lookup_elem(fd, &key, &listener) == 0 &&
+		    dmm_steer_cgroup_path(steer, listener.cgroup, of, sizeof(of)) == 0 &&
+		    !is_attached(ctx, of))
+			bpf_map_delete_elem(fd, &key);
+	}
 }
 
 int dmm_steer_install(struct dmm_steer *steer, const struct dmm_tables *tables)

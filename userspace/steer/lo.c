@@ -207,6 +207,17 @@ static int make_clsact(struct dmm_steer *steer, struct bpf_tc_hook *hook)
 	return dmm_undo_made_clsact(steer);
 }
 
+static int refuse_another(const struct dmm_lo_filter *filter)
+{
+	char hint[96];
+
+	snprintf(hint, sizeof(hint), "stop it, or: tc filter del dev lo egress prio %u",
+		 filter->priority);
+	return dmm_steer_refuse(
+		-EBUSY, hint, "program id %u of another dmmd sits on lo in this network namespace",
+		filter->prog_id);
+}
+
 int dmm_lo_attach(struct dmm_steer *steer)
 {
 	DECLARE_LIBBPF_OPTS(bpf_tc_opts, opts, .handle = FILTER_HANDLE,
@@ -222,10 +233,7 @@ int dmm_lo_attach(struct dmm_steer *steer)
 	if (seen.found.handle && seen.found.prog_id == steer->lo_prog.id)
 		return 0;
 	if (seen.found.handle && is_of_another_dmmd(&seen.found, steer->map[DMM_MAP_rings]))
-		return dmm_steer_refuse(-EBUSY, "stop it, or: tc filter del dev lo egress prio 1",
-					"program id %u of another dmmd sits on lo in this network "
-					"namespace",
-					seen.found.prog_id);
+		return refuse_another(&seen.found);
 	r = make_clsact(steer, &hook);
 	if (r < 0)
 		return r;

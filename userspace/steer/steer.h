@@ -76,9 +76,12 @@ int dmm_steer_beside(struct dmm_steer *steer,
 
 /* --- policy --- */
 /* Which class the servers of a cgroup have in the tables that dmm_steer_install() is given next; asked of
- * each that has any. Negative: none. */
-int dmm_steer_server_classes(struct dmm_steer *steer,
+ * each that has any. Negative: none. With @live for those that began meanwhile, once they are installed. */
+int dmm_steer_server_classes(struct dmm_steer *steer, bool live,
 			     int (*class_of)(void *ctx, uint64_t cgroup_id), void *ctx);
+/* The flow door leads nobody any more to servers of cgroups that are not attached, nor below one. */
+void dmm_steer_forget_servers(struct dmm_steer *steer,
+			      bool (*is_attached)(void *ctx, const char *path), void *ctx);
 /* Installs @tables into the next slot and makes it live with one write. */
 int dmm_steer_install(struct dmm_steer *steer, const struct dmm_tables *tables);
 

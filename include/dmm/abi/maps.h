@@ -97,8 +97,8 @@ struct dmm_inst_shared {
 /* dmm_ports[proto << 16 | port (host order)]: the flow door's owner of a local port.
  *   KERNEL  nobody else's
  *   RANGE   of an instance's localPorts
- *   SERVED  an attached cgroup listens there, or has: the kernel's, but for the flows of @served (bits
- *           of instances), and for new ones that a rule gives to a stack */
+ *   SERVED  an attached cgroup listens there, or has: the kernel's, but for the flows of @served (a
+ *           byte for each instance: its id + 1), and for new ones that a rule gives to a stack */
 enum dmm_port_state { DMM_PORT_KERNEL, DMM_PORT_RANGE, DMM_PORT_SERVED };
 
 struct dmm_port {

@@ -125,8 +125,8 @@ static __always_inline __u32 dmm_match_port(DMM_MATCH_TABLES tables, __u32 ref, 
 }
 
 /* Which rule decides a flow of @class_id to @remote (16 bytes, IPv4 mapped) port @port (host byte
- * order)? A rule index, or DMM_NO_RULE where the tables are inconsistent (counted by callers). Direction
- * LISTEN: from @remote, to a server on @port at an address that no rule's `local` names. */
+ * order)? A rule index, or DMM_NO_RULE where the tables are inconsistent (counted by callers). @class_id is
+ * one that dmm_class_known() knows, or made of one by dmm_caller_class(). Direction LISTEN: from @remote, to a server on @port at an address that no rule's `local` names. */
 static __always_inline __u32 dmm_match(DMM_MATCH_TABLES tables, __u32 class_id,
 				       enum dmm_direction dir, enum dmm_proto proto,
 				       enum dmm_family family, const __u8 *remote, __u32 port)
