@@ -39,6 +39,23 @@ static int fake_connect(struct dmm_stack *stack, const struct dmm_connect *args,
 	return 0;
 }
 
+static int fake_listen(struct dmm_stack *stack, const struct dmm_endpoint *local, int backlog,
+		       void *user, struct dmm_conn **ret)
+{
+	struct dmm_conn *conn = &current->plugin_listeners[current->n_plugin_listeners++];
+
+	(void)stack, (void)backlog;
+	*conn = (struct dmm_conn){ .rig = current, .user = user };
+	conn->args.local = *local;
+	*ret = conn;
+	return 0;
+}
+
+static void fake_set_user(struct dmm_conn *conn, void *user)
+{
+	conn->user = user;
+}
+
 static ssize_t fake_send(struct dmm_conn *conn, const void *buf, size_t len)
 {
 	size_t n = DMM_MIN(len, conn->space);
@@ -107,6 +124,8 @@ static void fake_icmp(struct dmm_stack *stack, const struct dmm_icmp *error)
 
 static const struct dmm_stack_ops fake_ops = {
 	.connect = fake_connect,
+	.listen = fake_listen,
+	.set_user = fake_set_user,
 	.send = fake_send,
 	.send_space = fake_send_space,
 	.recv_peek = fake_recv_peek,
@@ -132,7 +151,7 @@ static void on_inject(void *ctx, enum dmm_family family, const uint8_t dst[16],
 
 static void on_want_sockets(void *ctx, enum dmm_family family)
 {
-	(void)ctx, (void)family;
+	((struct rig *)ctx)->wanted[family]++;
 }
 
 static int on_route(void *ctx, const uint8_t remote[16], const uint8_t local[16])
@@ -178,6 +197,7 @@ int relay_rig_setup(void **state)
 	};
 
 	rig->shared = calloc(1, sizeof(*rig->shared));
+	rig->plugin_listeners = calloc(RIG_LISTENERS, sizeof(*rig->plugin_listeners));
 	rig->epoll_fd = epoll_create1(0);
 	rig->listeners[0] = listen_on(AF_INET);
 	rig->listeners[1] = listen_on(AF_INET6);
@@ -204,6 +224,7 @@ int relay_rig_teardown(void **state)
 		if (rig->listeners[i] >= 0)
 			close(rig->listeners[i]);
 	close(rig->epoll_fd);
+	free(rig->plugin_listeners);
 	free(rig->shared);
 	free(rig);
 	return 0;

@@ -8,9 +8,10 @@
 
 #include "instance/relay.h"
 
-#define PORT_FIRST 20000
-#define PORT_LAST  20063
-#define WIRE_ROOM  4096 /* what the scripted stack takes without an acknowledgement */
+#define PORT_FIRST    20000
+#define PORT_LAST     20063
+#define RIG_LISTENERS 4
+#define WIRE_ROOM     4096 /* what the scripted stack takes without an acknowledgement */
 
 struct dmm_conn {
 	struct rig *rig;
@@ -35,6 +36,9 @@ struct rig {
 	int epoll_fd, listeners[2];
 	struct dmm_conn *conns[16];
 	unsigned int n_conns;
+	struct dmm_conn *plugin_listeners; /* RIG_LISTENERS of them */
+	unsigned int n_plugin_listeners;
+	unsigned int wanted[2]; /* sockets, how often */
 	int connect_error, route_error;
 	unsigned int n_icmp;
 	struct injected injected[16];
