@@ -504,6 +504,9 @@ static __always_inline int only_servers(struct bpf_sock_addr *ctx, bool v6)
 
 	ctx_get_addr(ctx, v6, addr);
 	port = CTX_READ(ctx->user_port);
+	/* from the wire nobody comes to loopback */
+	if (dmm_builtin_address(addr, dmm_addr_family(addr)) != DMM_REASON_NONE)
+		return DENY;
 	own = local(addr);
 	listener = listener_of(addr, port);
 	return own && own->flags & DMM_LOCAL_UNICAST && listener && listener->n ? ALLOW : DENY;

@@ -10,12 +10,13 @@ SOURCE = """
 %(headers)s
 #include <stdlib.h>
 #include <dmm/stack.h>
+static const struct dmm_host *host;
 static void __attribute__((constructor)) ld(void) { %(load)s }
 static int cr(const struct dmm_stack_params *p, const struct dmm_host *h, struct dmm_stack **r)
 { %(create)s }
 static void de(struct dmm_stack *s) {}
 static void in(struct dmm_stack *s, const struct dmm_frame *f, unsigned int n) {}
-static uint64_t ti(struct dmm_stack *s, uint64_t n) { return UINT64_MAX; }
+static uint64_t ti(struct dmm_stack *s, uint64_t n) { %(tick)s }
 static int co(struct dmm_stack *s, const struct dmm_connect *a, struct dmm_conn **r)
 { %(connect)s }
 static ssize_t se(struct dmm_conn *c, const void *b, size_t n) { return 0; }
@@ -35,9 +36,10 @@ const struct dmm_stack_ops %(symbol)s = {
 
 
 def build(path, headers=(), **differs):
-    """Makes the plug-in @path (.so); @differs: create, load, connect (bodies, with these @headers),
+    """Makes the plug-in @path (.so); @differs: create, load, connect, tick (bodies, with these @headers),
     symbol, abi, peek."""
-    parts = {"create": "*r = (void *)ld; return 0;", "load": "", "connect": "return -1;", "symbol": "dmm_stack_plugin",
+    parts = {"create": "*r = (void *)ld; return 0;", "load": "", "connect": "return -1;",
+             "tick": "return UINT64_MAX;", "symbol": "dmm_stack_plugin",
              "abi": "DMM_STACK_ABI", "peek": "pe", **differs,
              "headers": "\n".join(f"#include <{h}>" for h in headers)}
     _compile(path, SOURCE % parts)

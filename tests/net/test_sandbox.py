@@ -4,11 +4,12 @@
 stack beside it."""
 
 import os
+import re
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
 import plugins
-from dmmtest import OUT, World, main, sh, status_of, test
+from dmmtest import OUT, World, echo, main, sh, status_of, test, wait_for
 
 # what create() does, and the number of the system call that is told
 ATTACKS = {
@@ -64,6 +65,64 @@ def code_that_a_plugin_runs_when_loaded_has_no_privilege(w):
         r = w.apply(w.with_second(name), check=False)
         assert r.returncode == code, f"{name}: exit {r.returncode}\n{r.stdout}{r.stderr}"
         assert code == 0 or ("SIGABRT" in r.stderr and "loading plug-in" in r.stderr), r.stderr
+    w.apply(w.policy())
+
+
+# Each socket that it was given to talk to servers with, to each address: how many were refused, and how many
+# were not. Told once there are some.
+MISUSE = """
+  static const char *const at[] = { %s };
+  static int told;
+  int refused = 0, went = 0;
+  for (int fd = 3; !told && fd < 600; fd++)
+    for (unsigned i = 0; i < sizeof(at) / sizeof(*at); i++) {
+      struct sockaddr_in to = { .sin_family = AF_INET };
+      int port, type = 0;
+      char addr[20];
+      socklen_t len = sizeof(type);
+      if (getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &type, &len) || type != IPPROTO_TCP ||
+          getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &type, &len) || type)
+        continue;
+      sscanf(at[i], "%%19[^:]:%%d", addr, &port);
+      inet_pton(AF_INET, addr, &to.sin_addr);
+      to.sin_port = htons(port);
+      if (!connect(fd, (void *)&to, sizeof(to)) || errno == EINPROGRESS)
+        went++;
+      else if (errno == EPERM)
+        refused++;
+    }
+  if (refused + went > 100) {
+    host->log(host->ctx, DMM_LOG_WARNING, "refused %%d, went %%d", refused, went);
+    told = 1;
+  }
+  return n + 50000000;
+"""
+
+
+@test
+def its_sockets_reach_servers_and_nobody_else(w):
+    """Those of attached cgroups, at addresses that clients can come to."""
+    steered, other = 9301, 9302
+    w.ctl("attach", "--cgroup", "/kernel")
+    w.serve(echo, steered, host="client", cgroup="/kernel")
+    w.serve(echo, other, host="client", cgroup="/nobody")
+    w.serve(echo, steered)
+    for name, targets, reached in (
+            ("misuse", (f"{w.client4}:{other}", f"{w.server4}:{steered}", f"127.0.0.1:{steered}",
+                        f"127.0.0.1:{other}", f"{w.client4}:9"), False),
+            ("use", (f"{w.client4}:{steered}",), True)):
+        plugins.build(f"{w.dir}/stacks/{name}.so", create="host = h; *r = (void *)ld; return 0;",
+                      tick=MISUSE % ", ".join(f'"{t}"' for t in targets),
+                      headers=[*HEADERS, "arpa/inet.h", "errno.h", "netinet/in.h"])
+        before = len(w.log())
+        w.apply(w.with_second(name).replace("  default:", """    - name: clients
+      match: {cgroup: /kernel, proto: tcp, direction: listen}
+      action: {stack: second}
+  default:"""))
+        said = wait_for("it has tried", lambda b=before: re.search(r"refused (\d+), went (\d+)", w.log()[b:]))
+        refused, went = map(int, said.groups())
+        print(f"# {name}: {said[0]}")
+        assert (went > 0) == reached and (refused > 100) != reached, (name, said[0])
     w.apply(w.policy())
 
 
