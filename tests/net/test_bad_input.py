@@ -17,7 +17,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
 import plugins
-from dmmtest import OUT, World, amount, main, sh, test, wait_for
+from dmmtest import OUT, ROOT, World, amount, main, sh, test, wait_for
 
 PORT = 8701
 NOBODY = 65534
@@ -340,6 +340,13 @@ def cgroups_that_are_missing_are_a_warning(w):
 
 def with_plugin(w, name):
     return w.second(f"plugin: {name}, interface: c1, localPorts: 12000-12999")
+
+
+@test
+def what_is_no_text_is_told_as_such(w):
+    for name in ("encoding", "encoding-utf16", "encoding-nul"):
+        p = w.ctl("apply", f"{ROOT}/policy/wrong/{name}.yaml", check=False, errors="replace")
+        assert p.returncode == 5 and "E035" in p.stderr and "nothing was changed" in p.stderr, (name, p)
 
 
 @test

@@ -340,6 +340,8 @@ static void print_instance(struct json_object *instance)
 static void print_verdict(const struct ctl *ctl, struct json_object *doc,
 			  const struct answer *answer)
 {
+	bool listen = dmm_streq(get_text(get_member(doc, "flow"), "direction"), "listen");
+
 	if (answer->not_attached) {
 		printf("verdict  %s     (" NOT_ATTACHED
 		       ": no hook runs in that cgroup, whatever the "
@@ -353,9 +355,11 @@ static void print_verdict(const struct ctl *ctl, struct json_object *doc,
 		       paint(ctl, COLOR_GOOD, "USERSPACE"), get_text(doc, "if_down"));
 		break;
 	default:
-		printf("verdict  %s", answer->decision.verdict == DMM_VERDICT_REJECT
-					      ? paint(ctl, COLOR_BAD, "REJECT (EPERM)")
-					      : paint(ctl, COLOR_GOOD, "KERNEL"));
+		printf("verdict  %s",
+		       answer->decision.verdict == DMM_VERDICT_REJECT
+			       ? paint(ctl, COLOR_BAD,
+				       listen ? "REJECT (no answer)" : "REJECT (EPERM)")
+			       : paint(ctl, COLOR_GOOD, "KERNEL"));
 		if (answer->decision.reason != DMM_REASON_RULE)
 			printf("     (%s: %s)", dmm_reason_word(answer->decision.reason),
 			       dmm_reason_text(answer->decision.reason));

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "ctl/report.h"
+#include "policy/codes.h"
 #include "policy/compile.h"
 #include "steer/view.h"
 
@@ -198,6 +199,24 @@ int cmd_check(struct ctl *ctl)
 
 /* --- apply --- */
 
+/* What is no text cannot be sent to dmmd, which judges all the rest. */
+static int check_text(const struct ctl *ctl, const char *path, const char *text, size_t len)
+{
+	struct dmm_findings found = { 0 };
+	struct dmm_policy *policy = NULL;
+	bool is_text = true;
+
+	if (dmm_policy_parse(text, len, path, &policy, &found) < 0)
+		for (size_t i = 0; i < found.n; i++)
+			is_text &= found.items[i].code != DMM_CODE_ENCODING;
+	dmm_policy_free(policy);
+	if (!is_text)
+		dmm_findings_print(&found, stderr);
+	dmm_findings_free(&found);
+	return is_text ? CTL_OK
+		       : fail(ctl, CTL_BAD_POLICY, -EINVAL, NULL, "%s: nothing was changed", path);
+}
+
 int cmd_apply(struct ctl *ctl)
 {
 	dmm_autofree char *text = NULL;
@@ -213,6 +232,9 @@ int cmd_apply(struct ctl *ctl)
 			  &len);
 	if (r < 0)
 		return fail(ctl, exit_of(r), r, NULL, "policy %s", path);
+	r = check_text(ctl, path, text, len);
+	if (r != CTL_OK)
+		return r;
 	r = ask_daemon(ctl, "apply", policy_args(path, text, len), &result);
 	if (r != CTL_OK)
 		return r;

@@ -234,7 +234,8 @@ static const struct dmm_field action_fields[] = {
 	{ .name = "reject",
 	  .type = DMM_FIELD_REJECT,
 	  .need = DMM_ONE_OF,
-	  .doc = "true: connect() of TCP fails with EPERM.",
+	  .doc = "true: connect() of TCP fails with EPERM; of direction: listen clients that come by a "
+		 "stack's interface get no answer.",
 	  .offset = IN(_rule, action) },
 	{ .name = "onUnavailable",
 	  .type = DMM_FIELD_WORD,
