@@ -11,7 +11,7 @@ import struct
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from dmmtest import amount, main, test, wait_for
+from dmmtest import amount, main, sh, test, wait_for
 from serving import (OTHER, PORT, ServeWorld, Talk, connect, error_of, listen_at, plain, serve,
                      written)
 
@@ -194,6 +194,18 @@ def firewall_rules_that_clients_go_around_are_named(w):
     finally:
         w.run("nft", "delete", "table", "inet", "shield")
         w.serve_by("fast")
+
+
+@test
+def clients_whose_answers_leave_by_another_interface_are_the_kernels(w):
+    w.second_link()
+    sh("ip", "-n", w.ns["server"], "rule", "add", "from", "198.18.1.2", "to", w.client4, "lookup", "main")
+    with w.listening("0.0.0.0"):
+        assert not w.by_stack(w.client4, source="198.18.1.2")
+        assert w.by_stack(w.client4)
+    assert explained(w, f"{w.client4}:{PORT}", "198.18.1.2") == ("kernel", "web")
+    assert explained(w, f"{w.client4}:{PORT}", w.client4) == ("kernel", "web")
+    assert explained(w, f"{w.client4}:{PORT}", w.server4) == ("userspace", "web")
 
 
 @test

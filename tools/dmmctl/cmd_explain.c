@@ -38,7 +38,8 @@ static const enum dmm_reason before[] = { DMM_REASON_LOOPBACK, DMM_REASON_MULTIC
 static const enum dmm_reason after[] = { DMM_REASON_NO_ROUTE, DMM_REASON_ROUTE,
 					 DMM_REASON_OTHER_NETNS, DMM_REASON_INST_NOT_READY,
 					 DMM_REASON_INST_STALE };
-static const enum dmm_reason after_listen[] = { DMM_REASON_INST_NOT_READY, DMM_REASON_INST_STALE };
+static const enum dmm_reason after_listen[] = { DMM_REASON_NO_ROUTE, DMM_REASON_ROUTE,
+						DMM_REASON_INST_NOT_READY, DMM_REASON_INST_STALE };
 
 static const char *state_word(enum dmm_inst_state state)
 {

@@ -400,6 +400,8 @@ int dmm_view_decide_client(struct dmm_view *view, uint32_t class_id, const uint8
 	if (r)
 		return r < 0 ? r : 0;
 	dmm_decide_client(view, class_id, DMM_PROTO_TCP, local, port, remote, &choice);
+	if (find_local(view, remote)) /* the host itself comes by no interface */
+		dmm_to_kernel(&choice, DMM_REASON_OWN_ADDRESS);
 	if (choice.verdict == DMM_VERDICT_USERSPACE)
 		dmm_check_available(view, &choice);
 	tell(&choice, &meta, &d);
