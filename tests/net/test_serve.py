@@ -100,6 +100,14 @@ def who_listened_before_the_attach_stays_in_the_kernel_and_is_told(w):
     with w.listening(cgroup="/early"):
         assert not w.by_stack(w.client4)  # the default's
     w.ctl("detach", "--cgroup", "/early")
+    with w.listening(cgroup="/earlier"):  # a rule attaches, too
+        said = w.apply(w.policy(rules=f"""
+    - name: web
+      match: {{cgroup: /earlier, proto: tcp, direction: listen}}
+      action: {{stack: fast}}"""))
+        words = "cgroup /earlier: 1 listener stays in the kernel: restart the server to move it"
+        assert words in said.stderr + said.stdout and words in w.log(), said
+    w.serve_by("fast")
 
 
 @test

@@ -367,6 +367,31 @@ static void settle_draining(struct dmmd_job *job)
 	}
 }
 
+/* Of cgroups that this apply attached: servers that run there already. */
+static void tell_late(struct dmmd *d, struct json_object *doc)
+{
+	struct json_object *messages = dmm_json_array(doc, "messages");
+
+	for (size_t i = 0; i < d->cgroups.n; i++) {
+		struct dmmd_cgroup *cgroup = &d->cgroups.items[i];
+		struct dmmd_late late = { 0 };
+		char text[PATH_MAX + 96];
+
+		if (!cgroup->fresh)
+			continue;
+		cgroup->fresh = false;
+		if (dmmd_cgroup_count_sockets(d, cgroup->path, &late) < 0 || !late.listening)
+			continue;
+		snprintf(text, sizeof(text),
+			 "cgroup %s: %llu listener%s in the kernel: restart the server to move %s",
+			 cgroup->path, (unsigned long long)late.listening,
+			 late.listening == 1 ? " stays" : "s stay",
+			 late.listening == 1 ? "it" : "them");
+		dmm_warning("%s", text);
+		json_object_array_add(messages, json_object_new_string(text));
+	}
+}
+
 static void commit(struct dmmd_job *job)
 {
 	uint32_t before = job->d->state.generation;
@@ -379,6 +404,7 @@ static void commit(struct dmmd_job *job)
 		 job->policy->n_stacks);
 	remember(job);
 	dmmd_cgroups_commit(job->d);
+	tell_late(job->d, doc);
 	settle_draining(job);
 	settle_serving(job);
 	job_over(job);

@@ -167,6 +167,7 @@ static int look(struct dmmd *d, struct dmmd_cgroup *cgroup)
 		return r;
 	}
 	cgroup->id = id;
+	cgroup->fresh = true;
 	cgroup->by &= ~DMMD_BY_FLOWS;
 	cgroup->problem[0] = '\0';
 	dmm_info("cgroup %s attached (id %llu)", cgroup->path, (unsigned long long)id);

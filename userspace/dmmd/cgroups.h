@@ -27,6 +27,7 @@ struct dmmd_cgroup {
 	uint32_t class_id; /* 0: none */
 	uint64_t id;	   /* attached as; 0: not attached */
 	char problem[192]; /* why it could not be attached, "" */
+	bool fresh;	   /* attached, and nobody has been told what that came too late for */
 };
 
 struct dmmd_cgroups {

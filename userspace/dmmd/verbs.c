@@ -240,6 +240,7 @@ static void verb_attach(struct dmmd_call *call)
 	if (r < 0)
 		dmm_err(r, "sockets of cgroup %s", path);
 	cgroup = dmmd_cgroups_find(call->d, path);
+	cgroup->fresh = false;
 	doc = dmm_json_document("CgroupAttached");
 	dmm_json_set_text(doc, "cgroup", path);
 	dmm_json_set_u64(doc, "cgroup_id", cgroup->id);
