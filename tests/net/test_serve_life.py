@@ -66,6 +66,10 @@ class LifeWorld(ServeWorld):
         """Clients that came so far by stack and by kernel, as the flow list has them."""
         return collections.Counter(f["verdict"] for f in self.flows() if f["direction"] == "listen")
 
+    def turned_away(self):
+        """Clients whose instance had no fresh heartbeat."""
+        return sum(n for word, n in self.reasons().items() if word.startswith("instance-stale"))
+
     def wait_for_another(self, pid):
         """A second of life resets the back-off: the next kill is no crash loop."""
         def ready():
@@ -201,7 +205,7 @@ def the_daemon_may_die_and_come_back(w):
         talks = [Talk(w, addr) for addr in (w.client4, w.client6)]
         with w.storm() as ends:
             for _ in range(amount(3, 30)):
-                before = w.by_verdict()
+                before, turned_away = w.by_verdict(), w.turned_away()
                 w.stop(signal.SIGKILL)
                 for t in talks:
                     t.goes_on()
@@ -209,8 +213,9 @@ def the_daemon_may_die_and_come_back(w):
                 assert told[0][1] == me[1]
                 w.restart()
                 assert w.by_verdict()["userspace"] > before["userspace"]
+                # other work may keep the instance from running for that long, and the hooks say so
                 left = [f for f in w.flows() if f["verdict"] == "kernel"]
-                assert len(left) == before["kernel"], left[:3]
+                assert len(left) - before["kernel"] <= w.turned_away() - turned_away, left[:3]
         assert set(ends) == {"served"}, ends
         for t in talks:
             t.goes_on()
