@@ -182,6 +182,20 @@ def one_can_be_drained_and_restarted_by_name(w):
 
 
 @test
+def a_hop_that_somebody_removes_comes_back(w):
+    w.use(2)
+    pids = w.pids()
+    assert "dmm-hop" not in w.ctl("doctor", check=False).stdout
+    near, = (name for name in w.hops() if not name.endswith("-far"))
+    w.run("ip", "link", "del", near)
+    wait_for("it has a new one", lambda: w.pids()["fast#1"] not in (0, None, pids["fast#1"]) and [
+        s["state"] for s in w.stacks()] == ["ready", "ready"], seconds=30)
+    assert "fast#1: its hop to interface c0 is gone" in w.log(), w.log()
+    assert w.pids()["fast#0"] == pids["fast#0"]
+    w.call(many, w.server4, ECHO, 10, False, cgroup="/fast")
+
+
+@test
 def local_ports_are_shared_out(w):
     w.use(2, ", localPorts: 20000-20999")
     assert [(s["port_first"], s["port_last"]) for s in w.stacks()] == [(20000, 20499), (20500, 20999)]

@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <net/if.h>
 
+#include <dmm/abi/maps.h>
+
 #include "base/bypass.h"
 
 #define MAX_INTERFACES 64
@@ -14,7 +16,13 @@ static void report(void *ctx, const struct dmm_bypass *found)
 	diagnose(ctx, HEALTH_WARNING, dmm_bypass_word(found->kind), found->hint, "%s", found->text);
 }
 
-/* Those named on the command line, else all but loopback. */
+/* Nobody's packets come or go by loopback or by DMM's own hops alone. */
+static bool carries_traffic(const char *name)
+{
+	return !dmm_streq(name, "lo") && strncmp(name, DMM_HOP_NAME, strlen(DMM_HOP_NAME)) != 0;
+}
+
+/* Those named on the command line, else all that carry traffic. */
 static unsigned int choose_interfaces(struct doctor *doctor, uint32_t *ret)
 {
 	const struct ctl *ctl = doctor->ctl;
@@ -31,7 +39,7 @@ static unsigned int choose_interfaces(struct doctor *doctor, uint32_t *ret)
 	}
 	all = ctl->argc ? NULL : if_nameindex();
 	for (struct if_nameindex *p = all; p && p->if_index && n < MAX_INTERFACES; p++)
-		if (!dmm_streq(p->if_name, "lo"))
+		if (carries_traffic(p->if_name))
 			ret[n++] = p->if_index;
 	if (all)
 		if_freenameindex(all);

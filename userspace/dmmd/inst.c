@@ -636,25 +636,41 @@ static void check_heartbeat(struct dmmd_inst *inst, uint64_t now)
 }
 
 /* One that cannot be asked for, as dmmd is out of descriptors, is there. */
+static bool hop_is_gone(const struct dmmd_inst *inst)
+{
+	char name[IF_NAMESIZE];
+
+	return inst->hop.far_index && !if_indextoname(inst->hop.far_index, name) && errno == ENXIO;
+}
+
 static bool interface_is_gone(const struct dmmd_inst *inst)
 {
 	unsigned int ifindex = if_nametoindex(inst->spec.interface);
-	char name[IF_NAMESIZE];
-
-	if (inst->hop.far_index && !if_indextoname(inst->hop.far_index, name) && errno == ENXIO)
-		return true;
 
 	return ifindex ? ifindex != inst->iface.ifindex : errno == ENODEV;
 }
 
-/* Somebody else's program has the XDP hook: nothing that the peers send gets here any more. New flows
- * follow the rule until the hook is free. */
-static void end_without_door(struct dmmd_inst *inst)
+/* Ends one that lost its interface, hop or XDP hook; one that drains stays ended, another comes back. With
+ * somebody else's program at the hook nothing that the peers send gets here any more; new flows follow the
+ * rule until the hook is free. */
+static bool end_without_way(struct dmmd *d, struct dmmd_inst *inst)
 {
-	dmm_warning("%s: the XDP hook of %s was taken away", inst->label, inst->spec.interface);
-	inst->attached = false;
-	dmmd_inst_end(inst, inst->life == DMMD_DRAINING ? inst->after : DMMD_AFTER_RESTART,
-		      "its XDP hook was taken away");
+	char why[2 * IF_NAMESIZE + 32];
+
+	if (interface_is_gone(inst)) {
+		snprintf(why, sizeof(why), "interface %s is gone", inst->spec.interface);
+	} else if (hop_is_gone(inst)) {
+		snprintf(why, sizeof(why), "its hop to interface %s is gone", inst->spec.interface);
+	} else if (inst->attached && !dmm_steer_has_interface(d->steer, inst->iface.ifindex)) {
+		snprintf(why, sizeof(why), "the XDP hook of %s was taken away",
+			 inst->spec.interface);
+		inst->attached = false;
+	} else {
+		return false;
+	}
+	dmm_warning("%s: %s", inst->label, why);
+	dmmd_inst_end(inst, inst->life == DMMD_DRAINING ? inst->after : DMMD_AFTER_RESTART, why);
+	return true;
 }
 
 void dmmd_insts_tick(struct dmmd *d)
@@ -670,17 +686,7 @@ void dmmd_insts_tick(struct dmmd *d)
 
 		if (!inst || (inst->life != DMMD_READY && inst->life != DMMD_DRAINING))
 			continue;
-		if (interface_is_gone(inst)) {
-			bool draining = inst->life == DMMD_DRAINING;
-
-			dmm_warning("%s: interface %s is gone", inst->label, inst->spec.interface);
-			dmmd_inst_end(inst, draining ? inst->after : DMMD_AFTER_RESTART,
-				      "its interface is gone");
-		} else if (inst->attached &&
-			   !dmm_steer_has_interface(d->steer, inst->iface.ifindex)) {
-			end_without_door(inst);
-		} else if (!late) {
+		if (!end_without_way(d, inst) && !late)
 			check_heartbeat(inst, now);
-		}
 	}
 }

@@ -21,8 +21,8 @@ struct ends {
 static void name_ends(uint32_t id, struct ends *ret)
 {
 	*ret = (struct ends){ 0 };
-	snprintf(ret->near, sizeof(ret->near), "dmm-hop%u", id % DMM_MAX_INSTANCES);
-	snprintf(ret->far, sizeof(ret->far), "dmm-hop%u-far", id % DMM_MAX_INSTANCES);
+	snprintf(ret->near, sizeof(ret->near), DMM_HOP_NAME "%u", id % DMM_MAX_INSTANCES);
+	snprintf(ret->far, sizeof(ret->far), DMM_HOP_NAME "%u-far", id % DMM_MAX_INSTANCES);
 }
 
 static bool find_ends(struct ends *ends)

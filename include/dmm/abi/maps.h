@@ -43,7 +43,8 @@ struct dmm_instance {
 /* A queue of an interface has one AF_XDP socket: the first instance's of its stack. Each further one has a
  * pair of veths, its hop. What the flow door has for it goes into the near end and out of the far end to
  * its socket; what it sends comes the other way and leaves by the interface. dmm_hops: the
- * index of either end -> this. */
+ * index of either end -> this. Both ends' names begin with DMM_HOP_NAME. */
+#define DMM_HOP_NAME "dmm-hop"
 struct dmm_hop {
 	__u32 instance;
 	__u32 ifindex; /* the interface of its stack */
