@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/util.h"
 
@@ -14,6 +15,7 @@
 #define MAX_ACCEPTED 64
 #define NEVER	     UINT64_MAX
 #define MAX_JUMBO    9216
+#define PERIOD	     65521u
 
 struct flying {
 	uint64_t at, order; /* the heap is by these */
@@ -25,6 +27,7 @@ struct flying {
 struct side {
 	struct dmm_net *net;
 	void *memory;
+	size_t memory_len;
 	uint32_t mtu;
 	struct dmm_net_conn *listener;
 	struct netsim_conn accept;
@@ -45,6 +48,7 @@ struct netsim {
 	netsim_tap tap;
 	void *tap_arg;
 	unsigned int violations;
+	bool traces;
 };
 
 void netsim_violation(struct netsim *sim, const char *what)
@@ -158,6 +162,33 @@ static uint64_t stalled_until(const struct netsim *sim, const struct netsim_link
 	return l->stall_every && phase < l->stall_for ? at - phase + l->stall_for : at;
 }
 
+/* One bit: checksums see that for sure; but that of IPv6's length together with what it cuts off. */
+static void corrupt(struct netsim *sim, uint8_t *p, uint32_t len)
+{
+	const uint32_t at = (uint32_t)(netsim_random(sim) % len);
+
+	if (p[0] >> 4 == 4 || (at != 4 && at != 5))
+		p[at] ^= (uint8_t)(1u << netsim_random(sim) % 8);
+}
+
+/* TRACE=1: what leaves, one line each. */
+static void trace(const struct netsim *sim, unsigned int from, const uint8_t *p, uint32_t len)
+{
+	const uint8_t *tcp = p + (p[0] >> 4 == 4 ? 20 : 40);
+	const uint32_t header = (uint32_t)(tcp - p) + (tcp[12] >> 4) * 4u;
+	uint32_t seq, ack, i;
+
+	memcpy(&seq, tcp + 4, 4);
+	memcpy(&ack, tcp + 8, 4);
+	fprintf(stderr, "# %12.3f %u> %s%s%s%s seq %u len %u ack %u win %u opt",
+		(double)sim->now / 1e6, from, tcp[13] & 2 ? "S" : "", tcp[13] & 1 ? "F" : "",
+		tcp[13] & 4 ? "R" : "", tcp[13] & 16 ? "." : "", ntohl(seq), len - header,
+		ntohl(ack), tcp[14] << 8 | tcp[15]);
+	for (i = 20; i < (tcp[12] >> 4) * 4u; i++)
+		fprintf(stderr, "%s%02x", i % 4 ? "" : " ", tcp[i]);
+	fprintf(stderr, "\n");
+}
+
 static void transmit(struct netsim *sim, unsigned int from, uint8_t *p, uint32_t len)
 {
 	const struct netsim_link *l = &sim->params.link[from];
@@ -165,6 +196,8 @@ static void transmit(struct netsim *sim, unsigned int from, uint8_t *p, uint32_t
 	uint64_t at = sim->now;
 
 	check_packet(sim, from, p, len);
+	if (sim->traces)
+		trace(sim, from, p, len);
 	if (sim->tap && !sim->tap(sim, from, p, len, sim->tap_arg))
 		return;
 	if (l->mtu && len > l->mtu) {
@@ -177,7 +210,8 @@ static void transmit(struct netsim *sim, unsigned int from, uint8_t *p, uint32_t
 	if (l->rate) {
 		const uint64_t takes = len * NETSIM_SEC / l->rate;
 
-		if (l->queue && s->free_at > at && (s->free_at - at) / (takes + 1) > l->queue)
+		if (l->queue && s->free_at > at &&
+		    (s->free_at - at) / (1500 * NETSIM_SEC / l->rate + 1) > l->queue)
 			return;
 		s->free_at = DMM_MAX(s->free_at, at) + takes;
 		at = s->free_at;
@@ -190,7 +224,7 @@ static void transmit(struct netsim *sim, unsigned int from, uint8_t *p, uint32_t
 	if (chance(sim, l->dup))
 		fly(sim, !from, at + netsim_random(sim) % (NETSIM_MS * 2), p, len);
 	if (chance(sim, l->corrupt))
-		p[netsim_random(sim) % len] ^= (uint8_t)(1u << netsim_random(sim) % 8);
+		corrupt(sim, p, len);
 	fly(sim, !from, at, p, len);
 }
 
@@ -207,22 +241,44 @@ static void drain(struct netsim *sim)
 
 /* --- users --- */
 
-uint8_t netsim_byte(unsigned int side, uint64_t at)
+/* A period that no buffer or segment divides. */
+static const uint8_t *pattern(unsigned int side, uint64_t at, uint64_t *len)
 {
-	return (uint8_t)((at * 2654435761u) >> 11 ^ at >> 16 ^ side * 0x5au);
+	static uint8_t bytes[PERIOD];
+	const uint64_t from = (at + side * 4099) % PERIOD;
+	uint32_t i;
+
+	for (i = 0; !bytes[1] && i < PERIOD; i++)
+		bytes[i] = (uint8_t)((i + 1) * 2654435761u >> 13);
+	*len = DMM_MIN(*len, PERIOD - from);
+	return bytes + from;
+}
+
+static bool is_pattern(unsigned int side, uint64_t at, const uint8_t *p, uint64_t len)
+{
+	while (len) {
+		uint64_t n = len;
+		const uint8_t *want = pattern(side, at, &n);
+
+		if (memcmp(p, want, n) != 0)
+			return false;
+		p += n;
+		at += n;
+		len -= n;
+	}
+	return true;
 }
 
 static void send_some(struct netsim_conn *c)
 {
-	static uint8_t buf[65536];
+	const uint8_t *from;
 	uint64_t want;
 	ssize_t n;
 
 	while (c->conn && c->connected && !c->shut && c->sent < c->to_send) {
-		want = DMM_MIN(c->to_send - c->sent, c->chunk ? c->chunk : sizeof(buf));
-		for (uint64_t i = 0; i < want; i++)
-			buf[i] = netsim_byte(c->side, c->sent + i);
-		n = dmm_net_send(c->conn, buf, want);
+		want = DMM_MIN(c->to_send - c->sent, c->chunk ? c->chunk : 65536u);
+		from = pattern(c->side, c->sent, &want);
+		n = dmm_net_send(c->conn, from, want);
 		if (n < 0) {
 			netsim_violation(c->sim, "send() fails on an open connection");
 			return;
@@ -237,16 +293,15 @@ static void read_some(struct netsim_conn *c)
 {
 	struct iovec iov[4];
 	unsigned int n, i;
-	size_t got, j;
+	size_t got;
 
 	while (c->conn && c->connected && (n = dmm_net_recv_peek(c->conn, iov, 4))) {
 		for (got = 0, i = 0; i < n; i++) {
-			for (j = 0; j < iov[i].iov_len; j++)
-				if (((uint8_t *)iov[i].iov_base)[j] !=
-				    netsim_byte(!c->side, c->received + got + j)) {
-					netsim_violation(c->sim, "a byte is another");
-					return;
-				}
+			if (!is_pattern(!c->side, c->received + got, iov[i].iov_base,
+					iov[i].iov_len)) {
+				netsim_violation(c->sim, "a byte is another");
+				return;
+			}
 			got += iov[i].iov_len;
 		}
 		c->received += got;
@@ -505,10 +560,11 @@ static void open_side(struct netsim *sim, unsigned int i)
 	for (j = 0; j < sizeof(config.secret); j++)
 		config.secret[j] = (uint8_t)netsim_random(sim);
 	s->mtu = config.mtu;
-	s->memory = aligned_alloc(64, dmm_net_memory(&config));
-	if (!s->memory)
+	s->memory_len = dmm_net_memory(&config);
+	s->memory = mmap(NULL, s->memory_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			 -1, 0);
+	if (s->memory == MAP_FAILED)
 		abort();
-	memset(s->memory, 0, dmm_net_memory(&config));
 	if (dmm_net_create(&config, s->memory, sim->now, &s->net) < 0)
 		abort();
 }
@@ -521,6 +577,7 @@ struct netsim *netsim_new(const struct netsim_params *params)
 	if (!sim)
 		abort();
 	sim->params = *params;
+	sim->traces = getenv("TRACE") != NULL;
 	sim->random = params->seed * 0x9e3779b97f4a7c15 + 0x123456789;
 	sim->now = netsim_random(sim) % (1000000 * NETSIM_SEC);
 	for (i = 0; i < 2; i++)
@@ -554,7 +611,7 @@ unsigned int netsim_end(struct netsim *sim)
 	for (i = 0; i < 2; i++) {
 		netsim_unlisten(sim, i);
 		check_pools(sim, i);
-		free(sim->side[i].memory);
+		munmap(sim->side[i].memory, sim->side[i].memory_len);
 		while (sim->side[i].n_accepted)
 			free(sim->side[i].accepted[--sim->side[i].n_accepted]);
 	}

@@ -16,7 +16,7 @@
 struct netsim_link {
 	uint64_t delay, jitter; /* ns */
 	uint64_t rate;		/* bytes per second, 0: no limit */
-	uint32_t queue;		/* packets that wait at most for that, 0: no limit */
+	uint32_t queue;		/* of 1500 bytes that wait at most for that, 0: no limit */
 	uint32_t loss, dup, corrupt, reorder;
 	uint64_t reorder_by; /* so much later they come */
 	uint64_t
@@ -88,4 +88,3 @@ bool netsim_step(struct netsim *sim);
 /* Until nothing happens any more, or @for_ns have passed; true: nothing does. */
 bool netsim_run(struct netsim *sim, uint64_t for_ns);
 bool netsim_until(struct netsim *sim, const bool *flag, uint64_t for_ns);
-uint8_t netsim_byte(unsigned int side, uint64_t at);

@@ -77,7 +77,7 @@ static void next_round(struct dmm_net_conn *c, struct cubic *q)
 }
 
 /* RFC 9406 4.2: when round trips get longer than in the round before, the path's queue fills. */
-static void watch_delay(struct dmm_net_conn *c, struct cubic *q, uint64_t rtt)
+static void watch_delay(struct cubic *q, uint64_t rtt)
 {
 	uint64_t thresh;
 
@@ -97,7 +97,6 @@ static void watch_delay(struct dmm_net_conn *c, struct cubic *q, uint64_t rtt)
 		q->css_min = q->this_min;
 		q->css_rounds = 1;
 	}
-	(void)c;
 }
 
 static void slow_start(struct dmm_net_conn *c, struct cubic *q, const struct net_acked *a)
@@ -109,7 +108,7 @@ static void slow_start(struct dmm_net_conn *c, struct cubic *q, const struct net
 	net_slow_start(c, &slower, LIMIT);
 	if (q->started)
 		return;
-	watch_delay(c, q, a->rtt);
+	watch_delay(q, a->rtt);
 	if (seq_gt(c->snd_una, q->round_end))
 		next_round(c, q);
 }

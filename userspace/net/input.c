@@ -74,6 +74,15 @@ static void answer_invalid(struct dmm_net_conn *c, const struct net_segment *s)
 	net_want_output(c);
 }
 
+/* An old segment that came again is told as such (RFC 2883 4). */
+static void tell_duplicate(struct dmm_net_conn *c, const struct net_segment *s)
+{
+	if (!s->len || !c->sack_ok || seq_gt(s->seq + s->len, c->rcv_nxt))
+		return;
+	c->dsack_start = s->seq;
+	c->dsack_end = s->seq + s->len;
+}
+
 /* RFC 7323 5.3 R1. False: dropped. */
 static bool check_paws(struct dmm_net_conn *c, const struct net_segment *s)
 {
@@ -84,6 +93,7 @@ static bool check_paws(struct dmm_net_conn *c, const struct net_segment *s)
 	if (!seq_lt(s->opt.ts_val, c->ts_recent) || c->net->now - c->ts_recent_at > TS_RECENT_LIFE)
 		return true;
 	c->net->stats.paws_dropped++;
+	tell_duplicate(c, s);
 	answer_invalid(c, s);
 	return false;
 }
@@ -210,12 +220,7 @@ static void established_input(struct dmm_net_conn *c, struct net_segment *s)
 		net->stats.out_of_window++;
 		if (s->flags & NET_RST)
 			return;
-		/* an old segment that came again is told as such (RFC 2883 4) */
-		if (s->len && c->sack_ok && seq_leq(s->seq + s->len, c->rcv_nxt)) {
-			c->dsack_start = s->seq;
-			c->dsack_end = s->seq + s->len;
-		}
-		/* still, an ACK in it may be the one that opens a window (MUST-66) */
+		tell_duplicate(c, s);
 		answer_invalid(c, s);
 		if (c->state == NET_TIME_WAIT)
 			on_time_wait(c, s);

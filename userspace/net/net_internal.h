@@ -197,7 +197,9 @@ struct dmm_net_conn {
 	uint32_t last_ack;		 /* rcv_nxt as it was told last */
 	uint32_t recent[3];		 /* in the parts that came last (RFC 2018 4) */
 	uint32_t dsack_start, dsack_end; /* to be told, unless equal (RFC 2883) */
-	uint16_t dup_acks_owed;
+	uint32_t sack_told;		 /* the part that was told last */
+	uint16_t dup_acks_owed;		 /* with SACK: new parts that were not told */
+	bool sack_more;			 /* the last ACK could not tell of all */
 	uint8_t quick_acks;
 
 	uint32_t ts_recent, ts_offset;
@@ -206,8 +208,13 @@ struct dmm_net_conn {
 	/* Loss recovery (recovery.c) */
 	struct net_sent_list sent, sent_by_time;
 	struct net_sent *sack_high; /* the highest sacked, where the search begins; or NULL */
-	struct net_sent one;	    /* so that a connection can always send */
+	struct net_sent *lost_hint; /* none before it is to be sent again; NULL: unknown */
+	struct {
+		uint32_t start, end;
+	} seen[NET_MAX_SACK]; /* SACK blocks of the last ACK: they say nothing new */
+	struct net_sent one;  /* so that a connection can always send */
 	uint32_t n_sent, n_sacked;
+	uint32_t n_to_resend; /* lost, and not sent again */
 	uint32_t sacked_bytes, lost_bytes, retrans_bytes;
 	uint32_t recover; /* snd_nxt when recovery began */
 	uint8_t recovery; /* enum net_recovery */
@@ -368,7 +375,7 @@ bool net_options_parse(const uint8_t *p, uint32_t len, struct net_options *ret);
 /* These return how many bytes they wrote, a multiple of 4. */
 uint32_t net_options_syn(uint8_t *p, uint16_t mss, int scale, bool sack_ok, bool ts,
 			 uint32_t ts_val, uint32_t ts_ecr);
-uint32_t net_options_data(struct dmm_net_conn *c, uint8_t *p);
+uint32_t net_options_data(struct dmm_net_conn *c, uint8_t *p, bool sack);
 uint32_t net_ts_now(const struct dmm_net_conn *c);
 
 /* input.c */
@@ -409,6 +416,12 @@ uint32_t net_reply_output(struct dmm_net *net, uint8_t *p, uint32_t room);
 static inline uint32_t net_waiting(const struct dmm_net_conn *c)
 {
 	return c->fin_sent ? 0 : c->tx_end - c->snd_nxt;
+}
+
+/* Where the peer's window ends now. */
+static inline uint32_t net_send_edge(const struct dmm_net_conn *c)
+{
+	return c->snd_wl2 + c->snd_wnd;
 }
 
 /* ack.c */

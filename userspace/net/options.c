@@ -140,10 +140,23 @@ static void add_part_at(struct blocks *b, const struct net_range *held, uint32_t
 			add_block(b, held->start, held->end, from);
 }
 
+/* From the part on that was not told last, around. */
+static void add_others(struct dmm_net_conn *c, struct blocks *b, unsigned int from)
+{
+	const struct net_range *part;
+	unsigned int round;
+
+	for (round = 0; round < 2; round++)
+		for (part = c->held; part && b->n < b->max; part = part->next)
+			if (round || seq_gt(part->start, c->sack_told))
+				add_block(b, part->start, part->end, from);
+	if (b->n > from)
+		c->sack_told = b->start[b->n - 1];
+}
+
 static uint32_t put_sack(struct dmm_net_conn *c, uint8_t *p, uint32_t room)
 {
 	struct blocks b = { .max = (room - 4) / 8 };
-	const struct net_range *part;
 	unsigned int dsack = 0, i;
 
 	b.max = b.max < NET_MAX_SACK ? b.max : NET_MAX_SACK;
@@ -153,10 +166,11 @@ static uint32_t put_sack(struct dmm_net_conn *c, uint8_t *p, uint32_t room)
 		c->net->stats.dsack_out++;
 		dsack = 1;
 	}
-	for (i = 0; i < 3; i++)
+	for (i = 0; i < 3 && !c->sack_more; i++)
 		add_part_at(&b, c->held, c->recent[i], dsack);
-	for (part = c->held; part && b.n < b.max; part = part->next)
-		add_block(&b, part->start, part->end, dsack);
+	add_others(c, &b, dsack);
+	c->dup_acks_owed -= c->dup_acks_owed < b.n ? c->dup_acks_owed : (uint16_t)b.n;
+	c->sack_more = c->dup_acks_owed > 0;
 	if (!b.n)
 		return 0;
 	p[0] = NOP;
@@ -170,13 +184,17 @@ static uint32_t put_sack(struct dmm_net_conn *c, uint8_t *p, uint32_t room)
 	return 4 + 8 * b.n;
 }
 
-uint32_t net_options_data(struct dmm_net_conn *c, uint8_t *p)
+uint32_t net_options_data(struct dmm_net_conn *c, uint8_t *p, bool sack)
 {
 	uint32_t at = 0;
 
 	if (c->ts_ok)
 		at = put_ts(p, net_ts_now(c), c->ts_recent);
-	if (c->sack_ok && (c->held || c->dsack_start != c->dsack_end))
+	if (c->sack_ok && !c->held) {
+		c->dup_acks_owed = 0;
+		c->sack_more = false;
+	}
+	if (sack && c->sack_ok && (c->held || c->dsack_start != c->dsack_end))
 		at += put_sack(c, p + at, ROOM - at);
 	return at;
 }

@@ -51,10 +51,8 @@ static void was_acked(struct dmm_net_conn *c)
 	c->ack_now = false;
 	c->unacked = 0;
 	c->last_ack = c->rcv_nxt;
-	if (c->dup_acks_owed && (c->sack_ok || --c->dup_acks_owed == 0))
-		c->dup_acks_owed = 0;
-	if (c->dup_acks_owed)
-		c->ack_now = true;
+	if (!c->sack_ok && c->dup_acks_owed)
+		c->ack_now = --c->dup_acks_owed > 0;
 	net_due_clear(c, NET_DUE_ACK);
 }
 
@@ -100,15 +98,17 @@ static uint32_t build(struct dmm_net_conn *c, uint8_t *p, uint8_t flags, uint32_
  * peer would not look at. */
 static uint32_t acceptable_seq(const struct dmm_net_conn *c)
 {
-	return seq_min(c->snd_nxt, c->snd_una + c->snd_wnd);
+	return seq_min(c->snd_nxt, seq_max(net_send_edge(c), c->snd_una));
 }
 
 static uint32_t send_ack(struct dmm_net_conn *c, uint8_t *p, uint32_t seq)
 {
 	uint8_t options[40];
-	const uint32_t options_len = net_options_data(c, options);
+	const uint32_t options_len = net_options_data(c, options, true);
+	const uint32_t len = build(c, p, NET_ACK, seq, 0, options, options_len);
 
-	return build(c, p, NET_ACK, seq, 0, options, options_len);
+	c->ack_now |= c->sack_ok && c->dup_acks_owed;
+	return len;
 }
 
 static uint32_t send_syn(struct dmm_net_conn *c, uint8_t *p, struct net_sent *sent)
@@ -127,39 +127,11 @@ static uint32_t send_syn(struct dmm_net_conn *c, uint8_t *p, struct net_sent *se
 	return build(c, p, NET_SYN | (answer ? NET_ACK : 0), c->iss, 0, options, len);
 }
 
-/* Sends @sent, as it is or cut to what fits now. */
-static uint32_t send_sent(struct dmm_net_conn *c, uint8_t *p, struct net_sent *sent)
+static uint32_t send_data(struct dmm_net_conn *c, uint8_t *p, struct net_sent *sent, uint32_t len,
+			  const uint8_t *options, uint32_t options_len)
 {
-	uint8_t options[40];
-	uint32_t options_len, len, most;
 	uint8_t flags = NET_ACK;
 
-	if (sent->syn)
-		return send_syn(c, p, sent);
-	options_len = net_options_data(c, options);
-	len = sent->end - sent->seq - sent->fin;
-	most = c->mss + (c->ts_ok ? 12 : 0) - options_len;
-	if (len > most) { /* the path's MTU fell, or there are SACKs to tell now */
-		struct net_sent *rest = net_sent_new(c);
-
-		if (rest) {
-			rest->seq = sent->seq + most;
-			rest->end = sent->end;
-			rest->fin = sent->fin;
-			rest->times = sent->times;
-			rest->sent_at = sent->sent_at;
-			rest->lost = sent->lost;
-			TAILQ_INSERT_AFTER(&c->sent, sent, rest, by_seq);
-			if (sent->timed) {
-				rest->timed = true;
-				TAILQ_INSERT_AFTER(&c->sent_by_time, sent, rest, by_time);
-			}
-			rest->retrans = sent->retrans;
-			sent->end = rest->seq;
-			sent->fin = false;
-		}
-		len = most;
-	}
 	if (sent->fin && len == sent->end - sent->seq - 1)
 		flags |= NET_FIN;
 	if (sent->seq + len == c->tx_end && len)
@@ -168,6 +140,50 @@ static uint32_t send_sent(struct dmm_net_conn *c, uint8_t *p, struct net_sent *s
 	if (c->recovery == NET_RECOVERY)
 		c->prr_out += len;
 	return build(c, p, flags, sent->seq, len, options, options_len);
+}
+
+/* The path's MTU fell: @sent becomes two, of which the first has @len bytes. Out of memory it stays
+ * one, and what arrives of it is taken off when it is acknowledged. */
+static void split(struct dmm_net_conn *c, struct net_sent *sent, uint32_t len)
+{
+	struct net_sent *rest = net_sent_new(c);
+
+	if (!rest)
+		return;
+	rest->seq = sent->seq + len;
+	rest->end = sent->end;
+	rest->fin = sent->fin;
+	rest->lost = sent->lost;
+	rest->retrans = sent->retrans;
+	c->n_to_resend += rest->lost && !rest->retrans;
+	rest->timed = sent->timed;
+	rest->times = sent->times;
+	rest->sent_at = sent->sent_at;
+	TAILQ_INSERT_AFTER(&c->sent, sent, rest, by_seq);
+	if (rest->timed)
+		TAILQ_INSERT_AFTER(&c->sent_by_time, sent, rest, by_time);
+	sent->end = rest->seq;
+	sent->fin = false;
+}
+
+/* Sends again. SACKs that this ACK should tell go by themselves then: they would not fit. */
+static uint32_t send_again(struct dmm_net_conn *c, uint8_t *p, struct net_sent *sent)
+{
+	const bool tell = c->ack_now && c->sack_ok && (c->held || c->dsack_start != c->dsack_end);
+	uint8_t options[40];
+	uint32_t options_len, len;
+
+	if (sent->syn)
+		return send_syn(c, p, sent);
+	len = sent->end - sent->seq - sent->fin;
+	if (len > c->mss) {
+		len = c->mss;
+		split(c, sent, len);
+	}
+	options_len = net_options_data(c, options, false);
+	len = send_data(c, p, sent, len, options, options_len);
+	c->ack_now |= tell;
+	return len;
 }
 
 static void fin_is_sent(struct dmm_net_conn *c)
@@ -179,32 +195,35 @@ static void fin_is_sent(struct dmm_net_conn *c)
 		c->state = NET_LAST_ACK;
 }
 
-/* The next segment of [snd_nxt, snd_nxt + @len), and the FIN if that is its place. */
+/* The next segment of [snd_nxt, snd_nxt + @len) or less, and the FIN if that is its place. */
 static uint32_t send_new(struct dmm_net_conn *c, uint8_t *p, uint32_t len, bool syn)
 {
 	struct net_sent *sent = net_sent_new(c);
-	const bool fin = !syn && c->shut && c->snd_nxt + len == c->tx_end;
+	uint32_t options_len;
+	uint8_t options[40];
 
 	if (!sent)
 		return 0;
+	options_len = net_options_data(c, options, true);
+	len = DMM_MIN(len, c->mss + (c->ts_ok ? 12 : 0) - options_len);
 	if (c->snd_nxt == c->snd_una)
 		c->progress_at = c->net->now;
 	sent->seq = c->snd_nxt;
-	sent->end = sent->seq + len + fin + syn;
-	sent->fin = fin;
 	sent->syn = syn;
+	sent->fin = !syn && c->shut && c->snd_nxt + len == c->tx_end;
+	sent->end = sent->seq + len + sent->fin + syn;
 	TAILQ_INSERT_TAIL(&c->sent, sent, by_seq);
 	c->snd_nxt = sent->end;
-	if (fin)
+	if (sent->fin)
 		fin_is_sent(c);
-	return send_sent(c, p, sent);
+	return syn ? send_syn(c, p, sent) : send_data(c, p, sent, len, options, options_len);
 }
 
 /* How many new bytes may go now. *@fin_only: none, but the FIN may. */
 static uint32_t new_bytes(struct dmm_net_conn *c, bool *fin_only)
 {
 	const uint32_t waiting = net_waiting(c);
-	const uint32_t edge = c->snd_una + c->snd_wnd;
+	const uint32_t edge = net_send_edge(c);
 	const uint32_t room = seq_gt(edge, c->snd_nxt) ? edge - c->snd_nxt : 0;
 	const uint32_t pipe = net_pipe(c);
 	const uint32_t len = DMM_MIN(waiting, c->mss);
@@ -232,7 +251,7 @@ static uint32_t new_bytes(struct dmm_net_conn *c, bool *fin_only)
 /* A probe: whatever the window says, but no more than asks for an answer. */
 static uint32_t send_probe(struct dmm_net_conn *c, uint8_t *p)
 {
-	const uint32_t edge = c->snd_una + c->snd_wnd, waiting = net_waiting(c);
+	const uint32_t edge = net_send_edge(c), waiting = net_waiting(c);
 	const bool room = seq_gt(edge, c->snd_nxt);
 	struct net_sent *sent;
 	uint32_t len;
@@ -242,7 +261,7 @@ static uint32_t send_probe(struct dmm_net_conn *c, uint8_t *p)
 		c->net->stats.zero_window_probes++;
 		sent = TAILQ_FIRST(&c->sent);
 		if (sent)
-			return send_sent(c, p, sent);
+			return send_again(c, p, sent);
 		len = room ? DMM_MIN(DMM_MIN(edge - c->snd_nxt, waiting), c->mss) : 1;
 		return waiting || c->shut ? send_new(c, p, DMM_MIN(len, waiting), false) : 0;
 	}
@@ -260,7 +279,7 @@ static uint32_t send_probe(struct dmm_net_conn *c, uint8_t *p)
 		return 0;
 	}
 	c->tlp_retrans = true;
-	return send_sent(c, p, sent);
+	return send_again(c, p, sent);
 }
 
 static void idle(struct dmm_net_conn *c)
@@ -286,7 +305,7 @@ static uint32_t send_something(struct dmm_net_conn *c, uint8_t *p)
 	if (lost) {
 		pipe = net_pipe(c);
 		if (!pipe || pipe + (lost->end - lost->seq) <= c->cwnd || lost->syn)
-			return send_sent(c, p, lost);
+			return send_again(c, p, lost);
 		c->limited = c->snd_nxt;
 		return 0;
 	}

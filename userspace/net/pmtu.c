@@ -23,9 +23,9 @@ void net_pmtu_lower(struct dmm_net_conn *c, uint32_t mtu)
 	if (c->mss >= mss || c->state < NET_ESTABLISHED)
 		return;
 	/* RFC 1191 6.4: what is too long is gone, but not for congestion: undone like a wrong RTO */
-	TAILQ_FOREACH(sent, &c->sent, by_seq)
-	if (sent->end - sent->seq > c->mss && !sent->sacked)
-		net_mark_lost(c, sent);
+	for (sent = TAILQ_FIRST(&c->sent); sent; sent = TAILQ_NEXT(sent, by_seq))
+		if (sent->end - sent->seq > c->mss && !sent->sacked)
+			net_mark_lost(c, sent);
 	c->cwnd = DMM_MAX(c->cwnd, 2 * c->mss);
 	net_want_output(c);
 }

@@ -83,7 +83,8 @@ static void hold(struct dmm_net_conn *c, const struct net_segment *s)
 
 	c->net->stats.out_of_order++;
 	c->ack_now = true;
-	if (c->dup_acks_owed < UINT16_MAX)
+	/* RFC 5681 4.2: one each, for peers who count them */
+	if (!c->sack_ok && c->dup_acks_owed < UINT8_MAX)
 		c->dup_acks_owed++;
 	if (!s->len)
 		return;
@@ -95,8 +96,12 @@ static void hold(struct dmm_net_conn *c, const struct net_segment *s)
 	}
 	if (!store(c, s))
 		return;
-	if (net_ranges_add(&c->held, &c->net->ranges, s->seq, end, NET_MAX_RANGES, &part))
-		remember_part(c, s->seq);
+	if (!net_ranges_add(&c->held, &c->net->ranges, s->seq, end, NET_MAX_RANGES, &part))
+		return;
+	remember_part(c, s->seq);
+	/* with SACK, as many as it takes to tell of each new part */
+	if (c->sack_ok && part.start == s->seq && part.end == end)
+		c->dup_acks_owed++;
 }
 
 /* What was held and is in order now. True: a gap was filled. */

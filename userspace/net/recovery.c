@@ -8,6 +8,8 @@
  * that was sent by then arrived, LOSS the same after an RTO. */
 #include "net/net_internal.h"
 
+#include <string.h>
+
 #include "base/util.h"
 #include "net/congestion.h"
 #include "net/seq.h"
@@ -46,18 +48,24 @@ static void no_time(struct dmm_net_conn *c, struct net_sent *sent)
 	TAILQ_REMOVE(&c->sent_by_time, sent, by_time);
 }
 
-static void not_retrans(struct dmm_net_conn *c, struct net_sent *sent)
+static void set_retrans(struct dmm_net_conn *c, struct net_sent *sent, bool retrans)
 {
-	if (sent->retrans)
-		c->retrans_bytes -= size_of(sent);
-	sent->retrans = false;
+	if (sent->retrans == retrans)
+		return;
+	sent->retrans = retrans;
+	c->retrans_bytes += retrans ? size_of(sent) : -size_of(sent);
+	if (sent->lost)
+		c->n_to_resend += retrans ? -1u : 1u;
 }
 
-static void not_lost(struct dmm_net_conn *c, struct net_sent *sent)
+static void set_lost(struct dmm_net_conn *c, struct net_sent *sent, bool lost)
 {
-	if (sent->lost)
-		c->lost_bytes -= size_of(sent);
-	sent->lost = false;
+	if (sent->lost == lost)
+		return;
+	sent->lost = lost;
+	c->lost_bytes += lost ? size_of(sent) : -size_of(sent);
+	if (!sent->retrans)
+		c->n_to_resend += lost ? 1u : -1u;
 }
 
 static void not_sacked(struct dmm_net_conn *c, struct net_sent *sent)
@@ -72,11 +80,13 @@ static void not_sacked(struct dmm_net_conn *c, struct net_sent *sent)
 void net_sent_free(struct dmm_net_conn *c, struct net_sent *sent)
 {
 	no_time(c, sent);
-	not_retrans(c, sent);
-	not_lost(c, sent);
+	set_retrans(c, sent, false);
+	set_lost(c, sent, false);
 	not_sacked(c, sent);
 	if (c->sack_high == sent)
 		c->sack_high = NULL;
+	if (c->lost_hint == sent)
+		c->lost_hint = TAILQ_NEXT(sent, by_seq);
 	TAILQ_REMOVE(&c->sent, sent, by_seq);
 	c->n_sent--;
 	if (sent == &c->one)
@@ -95,9 +105,7 @@ void net_sent_now(struct dmm_net_conn *c, struct net_sent *sent)
 	if (sent->times == 1)
 		return;
 	c->net->stats.retransmits++;
-	if (!sent->retrans)
-		c->retrans_bytes += size_of(sent);
-	sent->retrans = true;
+	set_retrans(c, sent, true);
 	if (!c->undo_ts && c->recovery != NET_OPEN) {
 		c->undo_ts = true;
 		c->undo_at = net_ts_now(c);
@@ -107,23 +115,24 @@ void net_sent_now(struct dmm_net_conn *c, struct net_sent *sent)
 void net_mark_lost(struct dmm_net_conn *c, struct net_sent *sent)
 {
 	no_time(c, sent);
-	not_retrans(c, sent);
-	if (!sent->lost && !sent->sacked) {
-		sent->lost = true;
-		c->lost_bytes += size_of(sent);
-	}
+	set_retrans(c, sent, false);
+	if (sent->sacked)
+		return;
+	set_lost(c, sent, true);
+	if (c->lost_hint && seq_lt(sent->seq, c->lost_hint->seq))
+		c->lost_hint = sent;
 }
 
 struct net_sent *net_next_lost(struct dmm_net_conn *c)
 {
-	struct net_sent *sent;
+	struct net_sent *sent = c->lost_hint ? c->lost_hint : TAILQ_FIRST(&c->sent);
 
-	if (!c->lost_bytes)
+	if (!c->n_to_resend)
 		return NULL;
-	TAILQ_FOREACH(sent, &c->sent, by_seq)
-	if (sent->lost && !sent->retrans)
-		return sent;
-	return NULL;
+	while (!sent->lost || sent->retrans)
+		sent = TAILQ_NEXT(sent, by_seq);
+	c->lost_hint = sent;
+	return sent;
 }
 
 /* RFC 6675 4: what is on its way as far as we know. Without SACK each duplicate ACK says that one
@@ -154,16 +163,23 @@ static void take_block(struct dmm_net_conn *c, uint32_t start, uint32_t end,
 {
 	struct net_sent *sent = TAILQ_FIRST(&c->sent);
 	struct net_acked of_sack = { .rtt = 1 };
+	uint32_t from = start;
+	unsigned int i;
 
-	if (c->sack_high && seq_leq(c->sack_high->seq, start))
+	for (i = 0; i < NET_MAX_SACK; i++)
+		if (c->seen[i].start == start && seq_leq(c->seen[i].end, end))
+			from = c->seen[i].end;
+	if (from == end)
+		return;
+	if (c->sack_high && seq_leq(c->sack_high->seq, from))
 		sent = c->sack_high;
 	for (; sent && seq_lt(sent->seq, end); sent = TAILQ_NEXT(sent, by_seq)) {
 		if (sent->sacked || seq_lt(sent->seq, start) || seq_gt(sent->end, end))
 			continue;
 		delivered(c, sent, s, &of_sack);
 		no_time(c, sent);
-		not_retrans(c, sent);
-		not_lost(c, sent);
+		set_retrans(c, sent, false);
+		set_lost(c, sent, false);
 		sent->sacked = true;
 		c->sacked_bytes += size_of(sent);
 		c->n_sacked++;
@@ -200,6 +216,7 @@ static void take_sack(struct dmm_net_conn *c, const struct net_segment *s, struc
 		if (seq_lt(o->sack[i].start, o->sack[i].end) && seq_gt(o->sack[i].start, s->ack) &&
 		    seq_leq(o->sack[i].end, c->snd_nxt))
 			take_block(c, o->sack[i].start, o->sack[i].end, s, a);
+	memcpy(c->seen, o->sack, sizeof(c->seen));
 }
 
 /* The peer has a part of a segment: the rest of it is a segment. */
@@ -303,11 +320,10 @@ static void undo(struct dmm_net_conn *c)
 	struct net_sent *sent;
 
 	c->net->stats.spurious++;
-	TAILQ_FOREACH(sent, &c->sent, by_seq)
-	{
+	for (sent = TAILQ_FIRST(&c->sent); sent; sent = TAILQ_NEXT(sent, by_seq)) {
 		if (!sent->lost || sent->retrans)
 			continue;
-		not_lost(c, sent);
+		set_lost(c, sent, false);
 		sent->timed = true; /* it is on its way again; as the oldest */
 		TAILQ_INSERT_HEAD(&c->sent_by_time, sent, by_time);
 	}
@@ -390,15 +406,15 @@ void net_recovery_timeout(struct dmm_net_conn *c)
 
 	/* RFC 2018 8: the peer may throw away what it told it has */
 	if (sent && sent->sacked)
-		TAILQ_FOREACH(sent, &c->sent, by_seq)
-	not_sacked(c, sent);
-	c->sack_high = NULL;
+		for (sent = TAILQ_FIRST(&c->sent); sent; sent = TAILQ_NEXT(sent, by_seq))
+			not_sacked(c, sent);
+	c->sack_high = c->lost_hint = NULL;
+	memset(c->seen, 0, sizeof(c->seen));
 	if (c->recovery != NET_LOSS && c->state >= NET_ESTABLISHED) {
 		remember(c);
 		c->ssthresh = c->cc->on_loss(c, true);
 	}
-	TAILQ_FOREACH(sent, &c->sent, by_seq)
-	{
+	for (sent = TAILQ_FIRST(&c->sent); sent; sent = TAILQ_NEXT(sent, by_seq)) {
 		if (sent->sacked) {
 			if (!c->sack_high || seq_gt(sent->seq, c->sack_high->seq))
 				c->sack_high = sent;

@@ -19,15 +19,34 @@ static uint32_t piece(uint32_t at, uint32_t len)
 static struct net_chunk *find(struct net_stream *stream, uint32_t base)
 {
 	struct net_chunk *chunk = stream->head;
+	unsigned int i;
 
 	if (!chunk || seq_gt(chunk->base, base))
 		return NULL;
-	if (stream->hint && seq_leq(stream->hint->base, base))
-		chunk = stream->hint;
+	if (seq_leq(stream->tail->base, base))
+		return stream->tail;
+	stream->turn = !stream->turn; /* unless one is near, that which was not used last moves */
+	for (i = 0; i < 2; i++) {
+		struct net_chunk *hint = stream->hint[i];
+
+		if (hint && seq_leq(hint->base, base) && seq_leq(chunk->base, hint->base)) {
+			chunk = hint;
+			stream->turn = (uint8_t)i;
+		}
+	}
 	while (chunk->next && seq_leq(chunk->next->base, base))
 		chunk = chunk->next;
-	stream->hint = chunk;
+	stream->hint[stream->turn] = chunk;
 	return chunk;
+}
+
+static void no_hint(struct net_stream *stream, const struct net_chunk *chunk)
+{
+	unsigned int i;
+
+	for (i = 0; i < 2; i++)
+		if (stream->hint[i] == chunk)
+			stream->hint[i] = NULL;
 }
 
 static struct net_chunk *make(struct net_stream *stream, struct net_pool *pool, uint32_t base)
@@ -43,11 +62,14 @@ static struct net_chunk *make(struct net_stream *stream, struct net_pool *pool, 
 	if (before) {
 		chunk->next = before->next;
 		before->next = chunk;
+		if (stream->tail == before)
+			stream->tail = chunk;
 	} else {
 		chunk->next = stream->head;
+		if (!stream->head)
+			stream->tail = chunk;
 		stream->head = chunk;
 	}
-	stream->hint = chunk;
 	return chunk;
 }
 
@@ -99,25 +121,27 @@ void net_stream_drop(struct net_stream *stream, struct net_pool *pool, uint32_t 
 		struct net_chunk *chunk = stream->head;
 
 		stream->head = chunk->next;
-		if (stream->hint == chunk)
-			stream->hint = NULL;
+		no_hint(stream, chunk);
 		net_pool_put(pool, chunk);
 	}
 }
 
 void net_stream_cut(struct net_stream *stream, struct net_pool *pool, uint32_t at)
 {
-	struct net_chunk **link = &stream->head;
+	struct net_chunk **link = &stream->head, *last = NULL;
 
-	while (*link && seq_lt((*link)->base, at))
-		link = &(*link)->next;
+	while (*link && seq_lt((*link)->base, at)) {
+		last = *link;
+		link = &last->next;
+	}
 	while (*link) {
 		struct net_chunk *chunk = *link;
 
 		*link = chunk->next;
 		net_pool_put(pool, chunk);
 	}
-	stream->hint = NULL;
+	stream->tail = last;
+	stream->hint[0] = stream->hint[1] = NULL;
 }
 
 void net_stream_clear(struct net_stream *stream, struct net_pool *pool)
@@ -128,7 +152,7 @@ void net_stream_clear(struct net_stream *stream, struct net_pool *pool)
 		stream->head = chunk->next;
 		net_pool_put(pool, chunk);
 	}
-	stream->hint = NULL;
+	*stream = (struct net_stream){ .head = NULL };
 }
 
 void net_ranges_pop(struct net_range **list, struct net_pool *pool)

@@ -20,8 +20,11 @@ struct net_chunk {
 };
 
 struct net_stream {
-	struct net_chunk *head; /* by place */
-	struct net_chunk *hint; /* one of them: where the last search ended; or NULL */
+	struct net_chunk *head, *tail; /* by place */
+	/* where the last searches ended, or NULL: one for what goes on at the front, one for what
+	 * is sent again behind it */
+	struct net_chunk *hint[2];
+	uint8_t turn; /* the hint that was used last */
 };
 
 /* False: out of chunks; some bytes may have been written. */
