@@ -701,6 +701,16 @@ unsigned int netsim_n_accepted(const struct netsim *sim, unsigned int side)
 	return sim->side[side].n_accepted;
 }
 
+bool netsim_all_closed(const struct netsim *sim)
+{
+	unsigned int i;
+
+	for (i = 0; i < sim->n_conns; i++)
+		if (sim->conns[i]->conn)
+			return false;
+	return true;
+}
+
 void netsim_inject(struct netsim *sim, unsigned int to, const void *packet, uint32_t len)
 {
 	dmm_net_input(sim->side[to].net, packet, len, sim->now);

@@ -80,6 +80,8 @@ int netsim_connect(struct netsim *sim, unsigned int side, uint16_t local_port, u
 /* The last connection that @side accepted. */
 struct netsim_conn *netsim_accepted(struct netsim *sim, unsigned int side);
 unsigned int netsim_n_accepted(const struct netsim *sim, unsigned int side);
+/* That every connection so far is. */
+bool netsim_all_closed(const struct netsim *sim);
 /* Puts a packet in front of an engine, at once. */
 void netsim_inject(struct netsim *sim, unsigned int to, const void *packet, uint32_t len);
 

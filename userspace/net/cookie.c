@@ -8,7 +8,6 @@
  * SACK; without timestamps there is neither. */
 #include "net/net_internal.h"
 
-#include "base/util.h"
 #include "net/seq.h"
 
 #define UNIT	 (64 * NET_SEC)
@@ -45,7 +44,7 @@ void net_cookie_send(struct dmm_net_conn *l, const struct net_segment *s)
 			       .flags = NET_SYN | NET_ACK,
 			       .ack = s->seq + 1,
 			       .mss = net_our_mss(net, s->packet->v4),
-			       .window = (uint16_t)DMM_MIN(net->receive_buffer, 0xffffu),
+			       .window = net_syn_window(net),
 			       .scale = net->rcv_scale,
 			       .ts = o->has_ts,
 			       .sack_ok = o->has_ts && o->sack_ok,
@@ -60,7 +59,13 @@ void net_cookie_send(struct dmm_net_conn *l, const struct net_segment *s)
 	if (seq_gt(r.ts_val, ts_now)) /* never ahead of what the connection will say */
 		r.ts_val -= 0x40;
 	net->stats.cookies_sent++;
+	net->cookie_at = net->now;
 	net_reply_add(net, &r);
+}
+
+bool net_cookies_about(const struct dmm_net *net)
+{
+	return net->stats.cookies_sent && net->now - net->cookie_at < 2 * UNIT;
 }
 
 /* Both are one below what the peer's ACK has. False: it is none of ours, or too old. */
@@ -77,7 +82,7 @@ struct dmm_net_conn *net_cookie_accept(struct dmm_net_conn *l, const struct net_
 	struct net_segment syn = *s, ack = *s;
 	struct dmm_net_conn *c;
 
-	if (!l->net->stats.cookies_sent || !is_ours(l->net, s, cookie))
+	if (!net_cookies_about(l->net) || !is_ours(l->net, s, cookie))
 		return NULL;
 	/* the SYN as it was */
 	syn.seq--;
@@ -87,7 +92,7 @@ struct dmm_net_conn *net_cookie_accept(struct dmm_net_conn *l, const struct net_
 	syn.opt.has_scale = s->opt.has_ts && (kept & 15) != NO_SCALE;
 	syn.opt.scale = kept & 15;
 	syn.opt.sack_ok = s->opt.has_ts && (kept & 0x10);
-	c = net_spawn(l, &syn, cookie);
+	c = net_spawn(l, &syn, cookie, true);
 	if (!c)
 		return NULL;
 	l->net->stats.cookies_taken++;

@@ -55,6 +55,8 @@ static void take_options(struct dmm_net_conn *c, const struct net_segment *s)
 	c->irs = s->seq;
 	c->rcv_nxt = c->rcv_read = c->last_ack = s->seq + 1;
 	c->rcv_adv = c->rcv_nxt;
+	if (c->state == NET_SYN_SENT || c->cookie) /* our SYN told it already */
+		c->rcv_adv += net_syn_window(c->net);
 	c->rcv_adv = net_receive_edge(c);
 	if (c->rcv_adv - c->rcv_nxt > 0xffff) /* in a SYN it is never scaled */
 		c->rcv_adv = c->rcv_nxt + 0xffff;
@@ -111,7 +113,8 @@ int dmm_net_connect(struct dmm_net *net, const struct dmm_endpoint *local,
 	return 0;
 }
 
-struct dmm_net_conn *net_spawn(struct dmm_net_conn *l, const struct net_segment *syn, uint32_t iss)
+struct dmm_net_conn *net_spawn(struct dmm_net_conn *l, const struct net_segment *syn, uint32_t iss,
+			       bool cookie)
 {
 	struct dmm_net_conn *c = net_conn_new(l->net, &syn->packet->dst, &syn->packet->src);
 
@@ -120,6 +123,7 @@ struct dmm_net_conn *net_spawn(struct dmm_net_conn *l, const struct net_segment 
 		return NULL;
 	}
 	c->passive = true;
+	c->cookie = cookie;
 	c->listener = l;
 	c->user = l->user;
 	c->state = NET_SYN_RCVD;
@@ -141,7 +145,8 @@ void net_listen_input(struct dmm_net_conn *l, struct net_segment *s)
 		return;
 	if (s->flags & NET_ACK) {
 		c = s->flags & NET_SYN ? NULL : net_cookie_accept(l, s);
-		if (!c)
+		/* with cookies about, it may only have overtaken the one that shows its own */
+		if (!c && !net_cookies_about(l->net))
 			net_reply_reset(l->net, s);
 		return;
 	}
@@ -151,7 +156,7 @@ void net_listen_input(struct dmm_net_conn *l, struct net_segment *s)
 		net_cookie_send(l, s);
 		return;
 	}
-	net_spawn(l, s, net_isn(l->net, &s->packet->dst, &s->packet->src));
+	net_spawn(l, s, net_isn(l->net, &s->packet->dst, &s->packet->src), false);
 }
 
 /* The handshake is done; the segment that did it is still to be processed. */

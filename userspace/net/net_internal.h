@@ -307,6 +307,7 @@ struct dmm_net {
 	struct net_reply replies[NET_REPLIES];
 	uint32_t reply_head, n_replies;
 	uint16_t ip_id;
+	uint64_t cookie_at; /* when one was sent last */
 	struct net_fragmented fragmented[NET_MAX_FRAGMENTED];
 	uint8_t *assembled; /* 64 KiB: a packet that was put together */
 
@@ -391,7 +392,7 @@ uint32_t net_isn(const struct dmm_net *net, const struct dmm_endpoint *local,
 		 const struct dmm_endpoint *remote);
 /* A connection for @syn, in SYN_RCVD; NULL: out of memory. */
 struct dmm_net_conn *net_spawn(struct dmm_net_conn *listener, const struct net_segment *syn,
-			       uint32_t iss);
+			       uint32_t iss, bool cookie);
 void net_listen_input(struct dmm_net_conn *listener, struct net_segment *s);
 void net_syn_sent_input(struct dmm_net_conn *c, struct net_segment *s);
 void net_establish(struct dmm_net_conn *c, const struct net_segment *s);
@@ -400,6 +401,8 @@ uint16_t net_our_mss(const struct dmm_net *net, bool v4);
 
 /* cookie.c */
 
+/* One was sent lately. */
+bool net_cookies_about(const struct dmm_net *net);
 void net_cookie_send(struct dmm_net_conn *listener, const struct net_segment *s);
 /* An ACK to a listener: a connection, if its number is a cookie of ours. */
 struct dmm_net_conn *net_cookie_accept(struct dmm_net_conn *listener, const struct net_segment *s);
@@ -422,6 +425,12 @@ static inline uint32_t net_waiting(const struct dmm_net_conn *c)
 static inline uint32_t net_send_edge(const struct dmm_net_conn *c)
 {
 	return c->snd_wl2 + c->snd_wnd;
+}
+
+/* The window that a SYN without ACK tells, and a cookie. */
+static inline uint16_t net_syn_window(const struct dmm_net *net)
+{
+	return net->receive_buffer < 0xffff ? (uint16_t)net->receive_buffer : 0xffff;
 }
 
 /* ack.c */

@@ -81,7 +81,7 @@ static uint32_t build(struct dmm_net_conn *c, uint8_t *p, uint8_t flags, uint32_
 		put16(tcp + 14, window_to_tell(c, flags & NET_SYN));
 		was_acked(c);
 	} else {
-		put16(tcp + 14, DMM_MIN(c->net->receive_buffer, 0xffffu));
+		put16(tcp + 14, net_syn_window(c->net));
 	}
 	memcpy(tcp + NET_TCP_HEADER, options, options_len);
 	sum = net_pseudo(&c->local, &c->remote, c->v4, NET_PROTO_TCP, tcp_len + len);

@@ -6,7 +6,7 @@
 #include "net/net_internal.h"
 #include "net/seq.h"
 
-#define BLACK_HOLE_AFTER 3 /* RTOs in a row of a full segment */
+#define BLACK_HOLE_AFTER 2 /* RTOs in a row of a full segment */
 
 void net_pmtu_lower(struct dmm_net_conn *c, uint32_t mtu)
 {
@@ -48,14 +48,18 @@ void net_black_hole(struct dmm_net_conn *c)
 {
 	const struct net_sent *first = TAILQ_FIRST(&c->sent);
 	const uint32_t mtu = c->path_mtu ? c->path_mtu : c->net->mtu;
+	const uint32_t least = c->v4 ? NET_MIN_MTU : NET_MIN_MTU6;
 
-	if (!first || first->end - first->seq < c->mss || c->state < NET_ESTABLISHED)
+	/* what would fit anywhere was not lost for its size */
+	if (!first || first->end - first->seq + NET_HEADER4 + NET_TCP_HEADER <= least ||
+	    c->state < NET_ESTABLISHED)
 		return;
 	if (++c->big_lost < BLACK_HOLE_AFTER)
 		return;
 	c->big_lost = 0;
-	if (mtu <= (c->v4 ? NET_MIN_MTU : NET_MIN_MTU6))
+	if (mtu <= least)
 		return;
 	c->net->stats.black_holes++;
+	c->backoff = 0; /* these never went: nothing is known of what will */
 	net_pmtu_lower(c, mtu > 1500 ? 1500 : mtu > NET_MIN_MTU6 ? NET_MIN_MTU6 : NET_MIN_MTU);
 }
