@@ -46,6 +46,7 @@ struct dmm_net_config {
 	uint64_t buffer_memory;		      /* bytes of all buffers together */
 	uint8_t secret[32]; /* random: sequence numbers, cookies and hash tables are keyed by it */
 	enum dmm_net_congestion congestion;
+	void *owner;	  /* the caller's own: dmm_net_owner() */
 	bool delay_small; /* connections begin with Nagle's algorithm on (RFC 9293 3.7.4) */
 };
 
@@ -146,6 +147,8 @@ enum dmm_net_option {
 };
 int dmm_net_set_option(struct dmm_net_conn *conn, enum dmm_net_option option, int value);
 
+/* Whose engine it is: what the config said. */
+void *dmm_net_owner(const struct dmm_net_conn *conn);
 void dmm_net_endpoints(const struct dmm_net_conn *conn, struct dmm_endpoint *ret_local,
 		       struct dmm_endpoint *ret_remote);
 

@@ -103,6 +103,7 @@ int dmm_net_create(const struct dmm_net_config *config, void *memory, uint64_t n
 	if (!make_plan(config, &p))
 		return -EINVAL;
 	net->now = now;
+	net->owner = config->owner;
 	net_wheel_init(&net->wheel, now);
 	TAILQ_INIT(&net->output);
 	TAILQ_INIT(&net->events);

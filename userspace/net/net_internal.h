@@ -282,6 +282,7 @@ TAILQ_HEAD(net_datagram_list, net_datagram);
 
 struct dmm_net {
 	uint64_t now;
+	void *owner;
 	struct net_wheel wheel;
 	struct net_conn_list output, events, waiting; /* waiting: TIME-WAIT, the oldest first */
 	uint32_t

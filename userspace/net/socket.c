@@ -210,6 +210,11 @@ int dmm_net_set_option(struct dmm_net_conn *c, enum dmm_net_option option, int v
 	return -ENOPROTOOPT;
 }
 
+void *dmm_net_owner(const struct dmm_net_conn *c)
+{
+	return c->net->owner;
+}
+
 void dmm_net_endpoints(const struct dmm_net_conn *c, struct dmm_endpoint *ret_local,
 		       struct dmm_endpoint *ret_remote)
 {
