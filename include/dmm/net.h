@@ -152,6 +152,25 @@ void *dmm_net_owner(const struct dmm_net_conn *conn);
 void dmm_net_endpoints(const struct dmm_net_conn *conn, struct dmm_endpoint *ret_local,
 		       struct dmm_endpoint *ret_remote);
 
+/* --- UDP --- */
+
+/* @remote NULL: takes what comes from anyone and sends to anyone, else only that one. An address of
+ * all zeros in @local as for dmm_net_listen(); such a socket only receives. */
+int dmm_net_udp_open(struct dmm_net *net, const struct dmm_endpoint *local,
+		     const struct dmm_endpoint *remote, void *user, struct dmm_net_udp **ret);
+/* What it has to send still goes. */
+void dmm_net_udp_close(struct dmm_net_udp *udp);
+/* @to NULL: the remote end it was opened with. -EMSGSIZE: it would have to be cut (RFC 8085 3.2),
+ * -EAGAIN: as much waits already as may. */
+int dmm_net_udp_send(struct dmm_net_udp *udp, const struct dmm_endpoint *to, const void *buf,
+		     size_t len);
+/* The oldest datagram, cut to @len, with its ends; returns its whole length. -EAGAIN: there is none;
+ * else an error that the network reported about what was sent, once (RFC 1122 4.1.3.3). */
+ssize_t dmm_net_udp_recv(struct dmm_net_udp *udp, void *buf, size_t len,
+			 struct dmm_endpoint *ret_from, struct dmm_endpoint *ret_to);
+/* A socket that has something to be received, once for all of it; NULL: none. */
+struct dmm_net_udp *dmm_net_udp_event(struct dmm_net *net, void **ret_user);
+
 /* What a simulator or an operator wants to see of one connection. */
 struct dmm_net_info {
 	const char *state; /* "ESTABLISHED" */

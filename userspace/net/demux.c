@@ -19,7 +19,7 @@ uint64_t net_tuple_hash(const uint64_t key[2], const struct dmm_endpoint *local,
 	return net_hash(key, data, sizeof(data));
 }
 
-static bool same_end(const struct dmm_endpoint *a, const struct dmm_endpoint *b)
+bool net_same_end(const struct dmm_endpoint *a, const struct dmm_endpoint *b)
 {
 	return a->port == b->port && memcmp(a->addr, b->addr, 16) == 0;
 }
@@ -71,7 +71,7 @@ struct dmm_net_conn *net_find(const struct dmm_net *net, const struct dmm_endpoi
 	struct dmm_net_conn *c;
 
 	for (c = *bucket(net, local, remote); c; c = c->hash_next)
-		if (same_end(&c->remote, remote) && same_end(&c->local, local))
+		if (net_same_end(&c->remote, remote) && net_same_end(&c->local, local))
 			return c;
 	return NULL;
 }
@@ -94,7 +94,7 @@ void net_listeners_remove(struct dmm_net_conn *c)
 	unlink_from(listeners_of(c->net, c->local.port), c);
 }
 
-static bool is_any(const uint8_t addr[16])
+bool net_is_any(const uint8_t addr[16])
 {
 	static const uint8_t zero[16];
 
@@ -106,9 +106,9 @@ struct dmm_net_conn *net_find_listener(const struct dmm_net *net, const struct d
 	struct dmm_net_conn *c, *any = NULL;
 
 	for (c = *listeners_of(net, local->port); c; c = c->hash_next) {
-		if (same_end(&c->local, local))
+		if (net_same_end(&c->local, local))
 			return c;
-		if (c->local.port == local->port && is_any(c->local.addr) &&
+		if (c->local.port == local->port && net_is_any(c->local.addr) &&
 		    (c->v4 == net_is_v4(local->addr)))
 			any = c;
 	}

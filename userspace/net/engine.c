@@ -16,9 +16,11 @@
 /* How many of each thing an engine has, and where its memory goes. */
 struct plan {
 	uint32_t conns, chunks, sents, ranges, datagrams, hash;
-	size_t at_hash, at_listeners, at_addrs, at_conns, at_sents, at_ranges, at_datagrams,
-		at_udps, at_whole, at_chunks, size;
+	size_t at_hash, at_listeners, at_udp_hash, at_addrs, at_conns, at_sents, at_ranges,
+		at_datagrams, at_udps, at_whole, at_chunks, size;
 };
+
+_Static_assert(sizeof(struct dmm_net_conn) <= 1024, "an idle connection costs no more");
 
 static size_t reserve(size_t *at, size_t size, size_t n)
 {
@@ -28,8 +30,6 @@ static size_t reserve(size_t *at, size_t size, size_t n)
 	return here;
 }
 
-static uint32_t udp_size(void);
-
 static bool make_plan(const struct dmm_net_config *config, struct plan *ret)
 {
 	const uint64_t chunks = config->buffer_memory / sizeof(struct net_chunk);
@@ -37,38 +37,35 @@ static bool make_plan(const struct dmm_net_config *config, struct plan *ret)
 	size_t at = 0;
 
 	if (!config->max_conns || config->max_conns > 1u << 24 ||
-	    config->max_time_wait > 1u << 24 || config->mtu < NET_MIN_MTU || config->mtu > 65535 ||
-	    config->send_buffer < MIN_BUFFER || config->receive_buffer < MIN_BUFFER ||
-	    config->send_buffer > MAX_BUFFER || config->receive_buffer > MAX_BUFFER ||
-	    chunks < 16 || chunks > UINT32_MAX / 4 || config->n_addrs > config->max_addrs)
+	    config->max_time_wait > 1u << 24 || config->max_udp > 1u << 20 ||
+	    config->mtu < NET_MIN_MTU || config->mtu > 65535 || config->send_buffer < MIN_BUFFER ||
+	    config->receive_buffer < MIN_BUFFER || config->send_buffer > MAX_BUFFER ||
+	    config->receive_buffer > MAX_BUFFER || chunks < 16 || chunks > UINT32_MAX / 4 ||
+	    config->n_addrs > config->max_addrs)
 		return false;
 	p.conns = config->max_conns + config->max_time_wait;
 	p.chunks = (uint32_t)chunks;
 	p.sents = p.chunks * 4 + 1024;
 	p.ranges = p.chunks + 1024;
 	p.datagrams = config->max_udp ? config->max_udp * 4 + 1024 : 0;
-	while (p.hash < p.conns)
+	while (p.hash < p.conns || p.hash < config->max_udp)
 		p.hash *= 2;
 
 	reserve(&at, sizeof(struct dmm_net), 1);
 	p.at_hash = reserve(&at, sizeof(void *), p.hash);
 	p.at_listeners = reserve(&at, sizeof(void *), p.hash);
+	p.at_udp_hash = reserve(&at, sizeof(void *), p.hash);
 	p.at_addrs = reserve(&at, 16, config->max_addrs);
 	p.at_whole = reserve(&at, 1, MAX_WHOLE);
 	p.at_conns = reserve(&at, sizeof(struct dmm_net_conn), p.conns);
 	p.at_sents = reserve(&at, sizeof(struct net_sent), p.sents);
 	p.at_ranges = reserve(&at, sizeof(struct net_range), p.ranges);
 	p.at_datagrams = reserve(&at, sizeof(struct net_datagram), p.datagrams);
-	p.at_udps = reserve(&at, udp_size(), config->max_udp);
+	p.at_udps = reserve(&at, sizeof(struct dmm_net_udp), config->max_udp);
 	p.at_chunks = reserve(&at, sizeof(struct net_chunk), p.chunks);
 	p.size = at;
 	*ret = p;
 	return true;
-}
-
-static uint32_t udp_size(void)
-{
-	return ALIGN;
 }
 
 size_t dmm_net_memory(const struct dmm_net_config *config)
@@ -109,15 +106,17 @@ int dmm_net_create(const struct dmm_net_config *config, void *memory, uint64_t n
 	TAILQ_INIT(&net->events);
 	TAILQ_INIT(&net->waiting);
 	TAILQ_INIT(&net->udp_output);
+	TAILQ_INIT(&net->udp_events);
 	net_pool_init(&net->conns, m + p.at_conns, sizeof(struct dmm_net_conn), p.conns);
 	net_pool_init(&net->sents, m + p.at_sents, sizeof(struct net_sent), p.sents);
 	net_pool_init(&net->ranges, m + p.at_ranges, sizeof(struct net_range), p.ranges);
 	net_pool_init(&net->datagrams, m + p.at_datagrams, sizeof(struct net_datagram),
 		      p.datagrams);
-	net_pool_init(&net->udps, m + p.at_udps, udp_size(), config->max_udp);
+	net_pool_init(&net->udps, m + p.at_udps, sizeof(struct dmm_net_udp), config->max_udp);
 	net_pool_init(&net->chunks, m + p.at_chunks, sizeof(struct net_chunk), p.chunks);
 	net->hash = (void *)(m + p.at_hash);
 	net->listeners = (void *)(m + p.at_listeners);
+	net->udp_hash = (void *)(m + p.at_udp_hash);
 	net->hash_mask = p.hash - 1;
 	net->addrs = (void *)(m + p.at_addrs);
 	net->max_addrs = config->max_addrs;
@@ -413,5 +412,6 @@ void dmm_net_get_stats(const struct dmm_net *net, struct dmm_net_stats *ret)
 	ret->memory = (uint64_t)net->chunks.used * sizeof(struct net_chunk) +
 		      (uint64_t)net->sents.used * sizeof(struct net_sent) +
 		      (uint64_t)net->ranges.used * sizeof(struct net_range) +
+		      (uint64_t)net->datagrams.used * sizeof(struct net_datagram) +
 		      (uint64_t)net->conns.used * sizeof(struct dmm_net_conn);
 }

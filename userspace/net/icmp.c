@@ -42,7 +42,7 @@ static bool judge6(uint8_t type, uint8_t code, const uint8_t *p, struct dmm_icmp
 
 /* The packet that it quotes, as we sent it: from us, without extension headers. */
 static bool quoted(const struct dmm_net *net, const uint8_t *p, uint32_t len, bool v4,
-		   struct dmm_icmp *e)
+		   struct dmm_icmp *e, uint8_t *ret_proto)
 {
 	const uint32_t header = v4 ? NET_HEADER4 : NET_HEADER6;
 	uint8_t proto;
@@ -62,7 +62,8 @@ static bool quoted(const struct dmm_net *net, const uint8_t *p, uint32_t len, bo
 	memcpy(&e->local.port, p + header, 2);
 	memcpy(&e->remote.port, p + header + 2, 2);
 	e->seq = get32(p + header + 4);
-	return proto == NET_PROTO_TCP && net_is_ours(net, e->local.addr);
+	*ret_proto = proto;
+	return net_is_ours(net, e->local.addr);
 }
 
 void net_icmp_input(struct dmm_net *net, const struct net_packet *packet)
@@ -70,6 +71,7 @@ void net_icmp_input(struct dmm_net *net, const struct net_packet *packet)
 	const uint8_t *p = packet->data;
 	struct dmm_icmp e = { .err = 0 };
 	uint64_t sum = 0;
+	uint8_t proto;
 
 	if (packet->len < 8)
 		return;
@@ -80,7 +82,10 @@ void net_icmp_input(struct dmm_net *net, const struct net_packet *packet)
 		return;
 	}
 	if (!(packet->v4 ? judge4(p[0], p[1], p, &e) : judge6(p[0], p[1], p, &e)) ||
-	    !quoted(net, p + 8, packet->len - 8, packet->v4, &e))
+	    !quoted(net, p + 8, packet->len - 8, packet->v4, &e, &proto))
 		return;
-	net_icmp_error(net, &e);
+	if (proto == NET_PROTO_TCP)
+		net_icmp_error(net, &e);
+	else if (proto == NET_PROTO_UDP)
+		net_udp_error(net, &e);
 }

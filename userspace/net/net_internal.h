@@ -270,15 +270,30 @@ struct net_fragmented {
 	struct net_range *parts;
 };
 
+/* A datagram that waits to be received or sent. */
 struct net_datagram {
 	TAILQ_ENTRY(net_datagram) link;
 	struct dmm_endpoint local, remote;
 	struct net_stream bytes;
 	uint32_t len;
-	struct dmm_net_udp *socket;
+	struct dmm_net_udp *socket; /* to be sent: whose, NULL: of one that was closed */
 };
 
 TAILQ_HEAD(net_datagram_list, net_datagram);
+
+struct dmm_net_udp {
+	struct dmm_net *net;
+	void *user;
+	struct dmm_net_udp *hash_next;
+	TAILQ_ENTRY(dmm_net_udp) event_link;
+	struct dmm_endpoint local, remote; /* remote: zeros where it has none */
+	struct net_datagram_list received;
+	uint32_t received_bytes, waiting_bytes;
+	int err;
+	bool on_event;
+};
+
+TAILQ_HEAD(net_udp_list, dmm_net_udp);
 
 struct dmm_net {
 	uint64_t now;
@@ -291,7 +306,8 @@ struct dmm_net {
 	struct net_pool conns, chunks, sents, ranges, datagrams, udps;
 	struct dmm_net_conn **hash, **listeners;
 	uint32_t hash_mask;
-	struct dmm_net_udp *udp_sockets;
+	struct dmm_net_udp **udp_hash;
+	struct net_udp_list udp_events;
 	struct net_datagram_list udp_output;
 
 	uint64_t hash_key[2], isn_key[2], ts_key[2], cookie_key[2];
@@ -366,6 +382,8 @@ struct dmm_net_conn *net_find(const struct dmm_net *net, const struct dmm_endpoi
 struct dmm_net_conn *net_find_listener(const struct dmm_net *net, const struct dmm_endpoint *local);
 void net_listeners_add(struct dmm_net_conn *c);
 void net_listeners_remove(struct dmm_net_conn *c);
+bool net_same_end(const struct dmm_endpoint *a, const struct dmm_endpoint *b);
+bool net_is_any(const uint8_t addr[16]);
 /* Of the two ends: what sequence numbers, offsets and cookies are made from. */
 uint64_t net_tuple_hash(const uint64_t key[2], const struct dmm_endpoint *local,
 			const struct dmm_endpoint *remote, uint64_t more);
@@ -507,5 +525,7 @@ void net_black_hole(struct dmm_net_conn *c);
 
 /* udp.c */
 
+/* An ICMP error about a datagram of ours. */
+void net_udp_error(struct dmm_net *net, const struct dmm_icmp *error);
 void net_udp_input(struct dmm_net *net, const struct net_packet *packet);
 uint32_t net_udp_output(struct dmm_net *net, uint8_t *p, uint32_t room);
