@@ -83,7 +83,7 @@ size_t segment_build(const struct segment *s, uint8_t *p)
 	return header + tcp_len;
 }
 
-static void parse_segment(const uint8_t *p, size_t len, struct segment *ret)
+void segment_parse(const uint8_t *p, size_t len, struct segment *ret)
 {
 	const bool v4 = p[0] >> 4 == 4;
 	const uint32_t header = v4 ? 20 : 40, addr = v4 ? 4 : 16;
@@ -126,6 +126,6 @@ bool segment_take(struct stackhost *host, struct segment *ret)
 	const size_t len = stackhost_take(host, packet, sizeof(packet));
 
 	if (len)
-		parse_segment(packet, len, ret);
+		segment_parse(packet, len, ret);
 	return len;
 }

@@ -32,6 +32,8 @@ void segment_put16(uint8_t *p, uint32_t v);
 uint16_t segment_checksum(const uint8_t *p, size_t len, uint32_t sum);
 /* @p has room for 2000 bytes; returns the length of the packet. */
 size_t segment_build(const struct segment *s, uint8_t *p);
+/* @p is a TCP segment with no IP options, whole and sound. */
+void segment_parse(const uint8_t *p, size_t len, struct segment *ret);
 void segment_inject(struct stackhost *host, const struct segment *s);
 /* The oldest that the plug-in has sent and nobody has taken; false: none. */
 bool segment_take(struct stackhost *host, struct segment *ret);

@@ -16,4 +16,4 @@ $(PLUGIN_ECHO): tests/plugins/echo/echo.c tests/plugins/echo/Makefile $(wildcard
 
 # The plug-ins are found beside the tests' own folder.
 $(addprefix $(O)/tests/unit/test_stack_,contract lwip) $(O)/tests/bpf/test_stack_tun: \
-	| $(O)/stacks/lwip.so $(PLUGIN_ECHO)
+	| $(O)/stacks/lwip.so $(O)/stacks/native.so $(PLUGIN_ECHO)

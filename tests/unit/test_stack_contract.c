@@ -33,6 +33,7 @@ struct target {
 
 static const struct target targets[] = {
 	{ "lwip", "../../stacks/lwip.so", true },
+	{ "native", "../../stacks/native.so", true },
 	{ "echo", "../plugins/echo/echo.so", false },
 };
 
@@ -514,6 +515,7 @@ static void destroy_takes_open_connections(void **state)
 	static struct stackhost_conn open, used, half; /* outlive the host */
 	struct setup *s = *state;
 
+	open = used = half = (struct stackhost_conn){ 0 }; /* of the target before */
 	assert_int_equal(stackhost_connect(s->host, "10.9.0.2", PORT_ECHO, 0, &open), 0);
 	assert_int_equal(stackhost_connect(s->host, "fd09::2", PORT_ECHO, 0, &used), 0);
 	assert_true(stackhost_wait(&used, DMM_EV_CONNECTED, LONG_MS));

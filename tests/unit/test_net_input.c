@@ -1,0 +1,752 @@
+// SPDX-License-Identifier: Apache-2.0
+/* One native engine, and the test as its peer, segment by segment: options, what may be forged, what
+ * the path says, fragments, when ACKs and small segments go. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/util.h"
+#include "segment.h"
+
+#include <dmm/net.h>
+
+#define MS	1000000ull
+#define SEC	(1000 * MS)
+#define OUR_ISN 5000u
+#define OUT_MAX 256
+
+struct rig {
+	struct dmm_net *net;
+	void *memory;
+	uint64_t now;
+	struct dmm_endpoint ours, theirs; /* ours: the engine's */
+	struct segment out[OUT_MAX];
+	unsigned int n_out;
+	uint32_t events;
+	int err;
+	struct dmm_net_conn *conn;
+	uint32_t iss;	   /* the engine's */
+	uint32_t seq, ack; /* the peer's next */
+	struct segment syn_ack;
+};
+
+static struct dmm_endpoint endpoint(bool v4, uint8_t last, uint16_t port)
+{
+	struct dmm_endpoint ep = { .addr = { [0] = 0xfd, [15] = last }, .port = htons(port) };
+
+	if (v4)
+		ep = (struct dmm_endpoint){ .addr = { [10] = 0xff, 0xff, 10, 0, 0, last },
+					    .port = htons(port) };
+	return ep;
+}
+
+static void open_rig(struct rig *r, bool v4)
+{
+	struct dmm_net_config config = { .mtu = 1500,
+					 .n_addrs = 1,
+					 .max_addrs = 4,
+					 .max_conns = 200,
+					 .max_time_wait = 100,
+					 .send_buffer = 100000,
+					 .receive_buffer = 100000,
+					 .buffer_memory = 4 << 20,
+					 .secret = "not so secret" };
+
+	*r = (struct rig){ .now = 12345 * SEC };
+	r->ours = endpoint(v4, 1, 80);
+	r->theirs = endpoint(v4, 2, 1234);
+	config.addrs = (const uint8_t(*)[16]) & r->ours.addr;
+	r->memory = aligned_alloc(64, dmm_net_memory(&config));
+	memset(r->memory, 0, dmm_net_memory(&config));
+	assert_int_equal(dmm_net_create(&config, r->memory, r->now, &r->net), 0);
+}
+
+static void settle(struct rig *r)
+{
+	struct dmm_net_event ev;
+	uint8_t buf[1500];
+	uint32_t len;
+
+	while (dmm_net_event(r->net, &ev)) {
+		if (ev.events == DMM_NET_ACCEPTED)
+			r->conn = ev.conn;
+		else
+			r->events |= ev.events;
+		if (ev.events & DMM_EV_ERROR)
+			r->err = ev.err;
+		if (ev.events & (DMM_EV_ERROR | DMM_EV_CLOSED))
+			r->conn = NULL;
+	}
+	while ((len = dmm_net_output(r->net, buf, sizeof(buf), r->now))) {
+		assert_true(r->n_out < OUT_MAX);
+		segment_parse(buf, len, &r->out[r->n_out++]);
+	}
+}
+
+static void close_rig(struct rig *r)
+{
+	free(r->memory);
+}
+
+static void pass(struct rig *r, uint64_t ns)
+{
+	const uint64_t until = r->now + ns;
+
+	for (;;) {
+		settle(r);
+		if (dmm_net_deadline(r->net) > until)
+			break;
+		r->now = DMM_MAX(r->now, dmm_net_deadline(r->net));
+		dmm_net_tick(r->net, r->now);
+	}
+	r->now = until;
+	dmm_net_tick(r->net, r->now);
+	settle(r);
+}
+
+/* What came since the last time it was asked; NULL: nothing. */
+static const struct segment *last(struct rig *r)
+{
+	const unsigned int n = r->n_out;
+
+	r->n_out = 0;
+	return n ? &r->out[n - 1] : NULL;
+}
+
+static struct segment segment_of(struct rig *r, uint8_t flags, const void *data, uint32_t len)
+{
+	struct segment s = { .src = r->theirs,
+			     .dst = r->ours,
+			     .seq = r->seq,
+			     .ack = r->ack,
+			     .flags = flags,
+			     .window = 60000,
+			     .len = len,
+			     .v4 = segment_is_v4(r->ours.addr) };
+
+	if (len)
+		memcpy(s.data, data, len);
+	return s;
+}
+
+static void put(struct rig *r, const struct segment *s)
+{
+	uint8_t packet[2000];
+	const size_t len = segment_build(s, packet);
+
+	dmm_net_input(r->net, packet, (uint32_t)len, r->now);
+	settle(r);
+}
+
+static void peer_sends(struct rig *r, uint8_t flags, const void *data, uint32_t len)
+{
+	const struct segment s = segment_of(r, flags, data, len);
+
+	put(r, &s);
+	r->seq += len + !!(flags & SYN) + !!(flags & FIN);
+}
+
+/* A connection from the peer, whose SYN has these options. */
+static void accept_with(struct rig *r, const uint8_t *options, uint32_t len)
+{
+	struct dmm_net_conn *listener;
+	struct segment s;
+
+	dmm_net_listen(r->net, &r->ours, 8, NULL, &listener);
+	r->seq = OUR_ISN;
+	s = segment_of(r, SYN, NULL, 0);
+	if (len)
+		memcpy(s.options, options, len);
+	s.options_len = len;
+	put(r, &s);
+	r->seq++;
+	assert_int_equal(r->n_out, 1);
+	r->syn_ack = r->out[0];
+	r->n_out = 0;
+	assert_int_equal(r->syn_ack.flags, SYN | ACK);
+	assert_int_equal(r->syn_ack.ack, r->seq);
+	r->iss = r->syn_ack.seq;
+	r->ack = r->iss + 1;
+}
+
+static void establish(struct rig *r, const uint8_t *options, uint32_t len)
+{
+	accept_with(r, options, len);
+	peer_sends(r, ACK, NULL, 0);
+	assert_non_null(r->conn);
+	r->n_out = 0;
+}
+
+static struct dmm_net_stats stats_of(struct rig *r)
+{
+	struct dmm_net_stats s;
+
+	dmm_net_get_stats(r->net, &s);
+	return s;
+}
+
+static bool has_option(const struct segment *s, uint8_t kind)
+{
+	uint32_t i;
+
+	for (i = 0; i < s->options_len && s->options[i];
+	     i += s->options[i] == 1 ? 1 : s->options[i + 1])
+		if (s->options[i] == kind)
+			return true;
+	return false;
+}
+
+/* --- options --- */
+
+/* rfc9293 MUST-5, MUST-6, MUST-7, MUST-64 */
+static void strange_options_do_no_harm(void **state)
+{
+	const uint8_t unknown[] = { 1, 1, 253, 4, 9, 9, 2, 4, 5, 180, 0, 0 };
+	const uint8_t bad[][8] = { { 2, 0, 1, 1 },   { 2, 1, 1, 1 }, { 8, 40, 1, 1 },
+				   { 2, 3, 5, 180 }, { 5, 9, 1, 1 }, { 1, 1, 1, 2 } };
+	struct rig r;
+	size_t i;
+
+	(void)state;
+	open_rig(&r, true);
+	establish(&r, unknown, sizeof(unknown));
+	close_rig(&r);
+	for (i = 0; i < DMM_ARRAY_SIZE(bad); i++) {
+		struct segment s;
+
+		open_rig(&r, true);
+		establish(&r, unknown, sizeof(unknown));
+		s = segment_of(&r, ACK | PSH, "abc", 3);
+		memcpy(s.options, bad[i], 4);
+		s.options_len = 4;
+		put(&r, &s);
+		r.n_out = 0;
+		peer_sends(&r, ACK | PSH, "abc", 3); /* it still works */
+		pass(&r, SEC);
+		assert_int_equal(last(&r)->ack, OUR_ISN + 4);
+		close_rig(&r);
+	}
+}
+
+/* rfc9293 MUST-15, MUST-16; RFC 7323 1.3: what is not offered is not used */
+static void without_options_segments_are_small(void **state)
+{
+	static uint8_t data[20000];
+	unsigned int v4, i;
+
+	(void)state;
+	for (v4 = 0; v4 < 2; v4++) {
+		struct rig r;
+
+		open_rig(&r, v4);
+		establish(&r, NULL, 0);
+		assert_int_equal(r.syn_ack.mss, v4 ? 1460 : 1440);
+		assert_false(has_option(&r.syn_ack, 3));
+		assert_false(has_option(&r.syn_ack, 4));
+		assert_false(has_option(&r.syn_ack, 8));
+		assert_int_equal(dmm_net_send(r.conn, data, sizeof(data)), sizeof(data));
+		settle(&r);
+		assert_in_range(r.n_out, 4, 10);
+		for (i = 0; i < r.n_out; i++) {
+			assert_int_equal(r.out[i].len, v4 ? 536 : 1220);
+			assert_int_equal(r.out[i].options_len, 0);
+		}
+		close_rig(&r);
+	}
+}
+
+static const uint8_t all_options[] = { 2, 4, 5, 180, 1, 3, 3, 7, 4, 2, 8, 10,
+				       0, 0, 3, 232, 0, 0, 0, 0, 0, 0, 0, 0 };
+
+static void offered_options_are_used(void **state)
+{
+	struct rig r;
+
+	(void)state;
+	open_rig(&r, true);
+	accept_with(&r, all_options, sizeof(all_options));
+	assert_true(has_option(&r.syn_ack, 3));
+	assert_true(has_option(&r.syn_ack, 4));
+	assert_true(has_option(&r.syn_ack, 8));
+	close_rig(&r);
+}
+
+static struct segment with_ts(struct rig *r, uint8_t flags, const void *data, uint32_t len,
+			      uint32_t ts)
+{
+	const uint8_t options[12] = {
+		1,	    1, 8, 10, (uint8_t)(ts >> 24), (uint8_t)(ts >> 16), (uint8_t)(ts >> 8),
+		(uint8_t)ts
+	};
+	struct segment s = segment_of(r, flags, data, len);
+
+	memcpy(s.options, options, sizeof(options));
+	s.options_len = sizeof(options);
+	return s;
+}
+
+/* RFC 7323 5.3 */
+static void old_timestamps_are_dropped(void **state)
+{
+	struct segment s;
+	struct rig r;
+
+	(void)state;
+	open_rig(&r, true);
+	accept_with(&r, all_options, sizeof(all_options));
+	s = with_ts(&r, ACK, NULL, 0, 1001);
+	put(&r, &s);
+	r.n_out = 0;
+	s = with_ts(&r, ACK, "old", 3, 999);
+	put(&r, &s);
+	assert_int_equal(stats_of(&r).paws_dropped, 1);
+	assert_int_equal(last(&r)->ack, r.seq);
+	assert_false(r.events & DMM_EV_READABLE);
+	s = with_ts(&r, ACK, "new", 3, 1001);
+	put(&r, &s);
+	assert_true(r.events & DMM_EV_READABLE);
+	close_rig(&r);
+}
+
+/* --- RFC 5961, 5927, 6528 --- */
+
+static void only_the_exact_reset_resets(void **state)
+{
+	struct segment s;
+	struct rig r;
+
+	(void)state;
+	open_rig(&r, true);
+	establish(&r, NULL, 0);
+	s = segment_of(&r, RST, NULL, 0);
+	s.seq += 100;
+	put(&r, &s);
+	assert_non_null(r.conn);
+	assert_int_equal(last(&r)->ack, r.seq); /* a challenge */
+	s.seq = r.seq - 1;
+	put(&r, &s);
+	assert_null(last(&r));
+	s.seq = r.seq + 200000;
+	put(&r, &s);
+	assert_null(last(&r));
+	assert_non_null(r.conn);
+	s.seq = r.seq;
+	put(&r, &s);
+	assert_null(r.conn);
+	assert_int_equal(r.err, ECONNRESET);
+	close_rig(&r);
+}
+
+static void forged_segments_are_challenged_so_often(void **state)
+{
+	struct segment s;
+	unsigned int i;
+	struct rig r;
+
+	(void)state;
+	open_rig(&r, true);
+	establish(&r, NULL, 0);
+	for (i = 0; i < 30; i++) {
+		s = segment_of(&r, i % 3 ? SYN : ACK, NULL, 0);
+		s.ack += i % 3 ? 0 : 100000;
+		put(&r, &s);
+	}
+	assert_non_null(r.conn);
+	assert_int_equal(r.n_out, 10);
+	assert_int_equal(r.out[9].flags, ACK);
+	assert_int_equal(stats_of(&r).challenge_acks, 10);
+	close_rig(&r);
+}
+
+static void initial_numbers_grow_with_time_only_for_one_tuple(void **state)
+{
+	uint32_t first = 0, other = 0, again = 0;
+	unsigned int i;
+
+	(void)state;
+	for (i = 0; i < 3; i++) {
+		struct rig r;
+
+		open_rig(&r, true);
+		if (i == 1)
+			r.theirs.port = htons(1235);
+		if (i == 2)
+			r.now += 4 * MS;
+		accept_with(&r, NULL, 0);
+		*(i == 0 ? &first : i == 1 ? &other : &again) = r.iss;
+		close_rig(&r);
+	}
+	assert_int_equal(again - first, 1000); /* rfc9293 MUST-8: 4 us each */
+	assert_true(other - first > 100000);
+}
+
+/* rfc9293 MUST-3, MUST-57, MUST-63 */
+static void unsound_packets_do_nothing(void **state)
+{
+	uint8_t packet[2000];
+	struct segment s;
+	struct rig r;
+	size_t len;
+
+	(void)state;
+	open_rig(&r, true);
+	s = segment_of(&r, SYN, NULL, 0);
+	len = segment_build(&s, packet);
+	packet[len - 1] ^= 1;
+	dmm_net_input(r.net, packet, (uint32_t)len, r.now);
+	s.src.addr[12] = 224;
+	put(&r, &s);
+	s.src = r.ours;
+	put(&r, &s);
+	for (len = 0; len < 40; len++)
+		dmm_net_input(r.net, packet, (uint32_t)len, r.now);
+	settle(&r);
+	assert_null(last(&r));
+	assert_int_equal(stats_of(&r).bad_checksum, 1);
+	close_rig(&r);
+}
+
+static void icmp_about(struct rig *r, uint32_t seq, uint32_t mtu, int err, bool hard)
+{
+	const struct dmm_icmp e = { .local = r->ours,
+				    .remote = r->theirs,
+				    .seq = seq,
+				    .mtu = mtu,
+				    .err = err,
+				    .hard = hard };
+
+	dmm_net_icmp(r->net, &e, r->now);
+	settle(r);
+}
+
+/* RFC 1191, 5927 */
+static void path_mtu_is_obeyed_if_it_is_about_us(void **state)
+{
+	static uint8_t data[10000];
+	struct rig r;
+	unsigned int i;
+
+	(void)state;
+	open_rig(&r, true);
+	establish(&r, all_options, 4);
+	dmm_net_send(r.conn, data, sizeof(data));
+	settle(&r);
+	assert_int_equal(r.out[0].len, 1460);
+	r.n_out = 0;
+	icmp_about(&r, r.iss - 5, 1000, EMSGSIZE, false); /* not on its way */
+	icmp_about(&r, r.iss + 20000, 1000, EMSGSIZE, false);
+	assert_null(last(&r));
+	icmp_about(&r, r.iss + 1, 1000, EMSGSIZE, false);
+	assert_true(r.n_out > 0);
+	for (i = 0; i < r.n_out; i++)
+		assert_in_range(r.out[i].len, 1, 960);
+	r.n_out = 0;
+	icmp_about(&r, r.iss + 1, 68, EMSGSIZE, false); /* no less than the least there is */
+	pass(&r, SEC);
+	assert_in_range(last(&r)->len, 1, 536);
+	assert_int_equal(stats_of(&r).fast_recoveries, 0);
+	icmp_about(&r, r.iss + 1, 0, EHOSTUNREACH, true); /* rfc9293 MUST-56 */
+	assert_non_null(r.conn);
+	close_rig(&r);
+}
+
+static void a_hard_error_ends_an_attempt(void **state)
+{
+	struct dmm_net_conn *c;
+	struct rig r;
+	uint32_t seq;
+
+	(void)state;
+	open_rig(&r, true);
+	assert_int_equal(dmm_net_connect(r.net, &r.ours, &r.theirs, NULL, r.now, &c), 0);
+	settle(&r);
+	seq = last(&r)->seq;
+	icmp_about(&r, seq + 1, 0, ECONNREFUSED, true);
+	icmp_about(&r, seq, 0, EHOSTUNREACH, false);
+	assert_int_equal(r.err, 0);
+	icmp_about(&r, seq, 0, ECONNREFUSED, true);
+	assert_int_equal(r.err, ECONNREFUSED);
+	close_rig(&r);
+}
+
+/* --- fragments and extension headers --- */
+
+/* The bytes [@from, @to) of an IPv4 packet's payload as a fragment. */
+static void put_fragment(struct rig *r, const uint8_t *packet, size_t len, size_t from, size_t to)
+{
+	uint8_t f[2000];
+
+	memcpy(f, packet, 20);
+	memcpy(f + 20, packet + 20 + from, to - from);
+	segment_put16(f + 2, (uint32_t)(20 + to - from));
+	segment_put16(f + 4, 4711);
+	segment_put16(f + 6, (uint32_t)(from / 8) | (to + 20 < len ? 0x2000 : 0));
+	segment_put16(f + 10, 0);
+	segment_put16(f + 10, segment_checksum(f, 20, 0));
+	dmm_net_input(r->net, f, (uint32_t)(20 + to - from), r->now);
+	settle(r);
+}
+
+static void fragments_make_a_packet(void **state)
+{
+	static const uint8_t data[1000] = { 1, 2, 3 };
+	const unsigned int orders[][3] = { { 0, 1, 2 }, { 2, 1, 0 }, { 1, 2, 0 } };
+	const size_t ends[] = { 0, 24, 512, 1020 };
+	uint8_t packet[2000];
+	struct segment s;
+	struct rig r;
+	size_t i, j, len;
+
+	(void)state;
+	for (i = 0; i < DMM_ARRAY_SIZE(orders); i++) {
+		open_rig(&r, true);
+		establish(&r, NULL, 0);
+		s = segment_of(&r, ACK, data, sizeof(data));
+		len = segment_build(&s, packet);
+		for (j = 0; j < 3; j++) {
+			assert_false(r.events & DMM_EV_READABLE);
+			put_fragment(&r, packet, len, ends[orders[i][j]], ends[orders[i][j] + 1]);
+		}
+		assert_true(r.events & DMM_EV_READABLE);
+		assert_int_equal(stats_of(&r).reassembled, 1);
+		close_rig(&r);
+	}
+}
+
+/* RFC 5722 */
+static void overlapping_fragments_are_dropped(void **state)
+{
+	static const uint8_t data[1000] = { 1, 2, 3 };
+	uint8_t packet[2000];
+	struct segment s;
+	struct rig r;
+	size_t len;
+
+	(void)state;
+	open_rig(&r, true);
+	establish(&r, NULL, 0);
+	s = segment_of(&r, ACK, data, sizeof(data));
+	len = segment_build(&s, packet);
+	put_fragment(&r, packet, len, 0, 512);
+	put_fragment(&r, packet, len, 504, 600);
+	put_fragment(&r, packet, len, 512, 1020);
+	put_fragment(&r, packet, len, 600, 1020);
+	assert_false(r.events & DMM_EV_READABLE);
+	pass(&r, 31 * SEC); /* and forgotten */
+	put_fragment(&r, packet, len, 0, 512);
+	put_fragment(&r, packet, len, 512, 1020);
+	assert_true(r.events & DMM_EV_READABLE);
+	close_rig(&r);
+}
+
+static void fragments_cost_only_so_much(void **state)
+{
+	struct rig r;
+	uint8_t packet[2000] = { 0 };
+	struct segment s;
+	unsigned int i;
+
+	(void)state;
+	open_rig(&r, true);
+	s = segment_of(&r, ACK, packet, 1400);
+	for (i = 0; i < 1000; i++) {
+		uint8_t f[2000];
+
+		segment_build(&s, f);
+		segment_put16(f + 2, 1420);
+		segment_put16(f + 4, i);
+		segment_put16(f + 6, 0x2000);
+		segment_put16(f + 10, 0);
+		segment_put16(f + 10, segment_checksum(f, 20, 0));
+		dmm_net_input(r.net, f, 1420, r.now);
+	}
+	assert_in_range(stats_of(&r).memory, 1, 16 * 5000);
+	close_rig(&r);
+}
+
+static void put_with_header(struct rig *r, uint8_t next, const uint8_t header[8])
+{
+	const struct segment s = segment_of(r, ACK, "abc", 3);
+	uint8_t packet[2000], with[2000];
+	const size_t len = segment_build(&s, packet);
+
+	memcpy(with, packet, 40);
+	memcpy(with + 40, header, 8);
+	memcpy(with + 48, packet + 40, len - 40);
+	with[6] = next;
+	segment_put16(with + 4, (uint32_t)(len - 40 + 8));
+	dmm_net_input(r->net, with, (uint32_t)len + 8, r->now);
+	settle(r);
+}
+
+/* RFC 8200 4 */
+static void extension_headers_are_read(void **state)
+{
+	const struct {
+		uint8_t next, header[8];
+		bool good;
+	} cases[] = {
+		{ 0, { 6, 0, 1, 4, 0, 0, 0, 0 }, true },      /* PadN */
+		{ 60, { 6, 0, 0x1e, 4, 0, 0, 0, 0 }, true },  /* unknown, to be skipped */
+		{ 60, { 6, 0, 0x5e, 4, 0, 0, 0, 0 }, false }, /* unknown, to be dropped */
+		{ 60, { 6, 0, 0x1e, 5, 0, 0, 0, 0 }, false }, /* longer than its header */
+		{ 60, { 6, 9, 1, 4, 0, 0, 0, 0 }, false },    /* longer than the packet */
+		{ 43, { 6, 0, 0, 0, 0, 0, 0, 0 }, true },     /* no segments left */
+		{ 43, { 6, 0, 0, 1, 0, 0, 0, 0 }, false },
+		{ 44, { 6, 0, 0, 0, 0, 0, 0, 1 }, true },  /* RFC 6946: atomic */
+		{ 44, { 6, 0, 0, 1, 0, 0, 0, 1 }, false }, /* more to come */
+		{ 51, { 6, 0, 0, 0, 0, 0, 0, 0 }, false },
+	};
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < DMM_ARRAY_SIZE(cases); i++) {
+		struct rig r;
+
+		open_rig(&r, false);
+		establish(&r, NULL, 0);
+		put_with_header(&r, cases[i].next, cases[i].header);
+		assert_int_equal((r.events & DMM_EV_READABLE) != 0, cases[i].good);
+		close_rig(&r);
+	}
+}
+
+/* --- when to send --- */
+
+/* rfc9293 MUST-40, SHLD-18 */
+static void acks_are_delayed_and_every_second_is_not(void **state)
+{
+	static const uint8_t data[536];
+	unsigned int i;
+	struct rig r;
+
+	(void)state;
+	open_rig(&r, true);
+	establish(&r, NULL, 0);
+	for (i = 0; i < 16; i++) /* quick at the beginning */
+		peer_sends(&r, ACK, data, sizeof(data));
+	assert_int_equal(r.n_out, 16);
+	r.n_out = 0;
+	peer_sends(&r, ACK, data, sizeof(data));
+	assert_null(last(&r));
+	pass(&r, 39 * MS);
+	assert_null(last(&r));
+	pass(&r, 3 * MS);
+	assert_int_equal(last(&r)->ack, r.seq);
+	peer_sends(&r, ACK, data, sizeof(data));
+	assert_null(last(&r));
+	peer_sends(&r, ACK, data, sizeof(data));
+	assert_int_equal(last(&r)->ack, r.seq);
+	close_rig(&r);
+}
+
+/* rfc9293 MUST-17 */
+static void nagle_holds_small_ones_back(void **state)
+{
+	struct rig r;
+
+	(void)state;
+	open_rig(&r, true);
+	establish(&r, NULL, 0);
+	assert_int_equal(dmm_net_set_option(r.conn, DMM_NET_NODELAY, 0), 0);
+	dmm_net_send(r.conn, "a", 1);
+	settle(&r);
+	assert_int_equal(last(&r)->len, 1);
+	dmm_net_send(r.conn, "b", 1);
+	settle(&r);
+	dmm_net_send(r.conn, "c", 1);
+	settle(&r);
+	assert_null(last(&r));
+	r.ack++;
+	peer_sends(&r, ACK, NULL, 0);
+	assert_int_equal(last(&r)->len, 2);
+	assert_int_equal(dmm_net_set_option(r.conn, DMM_NET_NODELAY, 1), 0);
+	dmm_net_send(r.conn, "d", 1);
+	settle(&r);
+	assert_int_equal(last(&r)->len, 1);
+	close_rig(&r);
+}
+
+/* rfc9293 MUST-34 to MUST-37 */
+static void a_closed_window_is_probed_for_ever(void **state)
+{
+	struct segment s;
+	unsigned int i;
+	struct rig r;
+
+	(void)state;
+	open_rig(&r, true);
+	establish(&r, NULL, 0);
+	s = segment_of(&r, ACK, NULL, 0);
+	s.window = 0;
+	put(&r, &s);
+	dmm_net_send(r.conn, "abc", 3);
+	settle(&r);
+	assert_null(last(&r));
+	for (i = 0; i < 40; i++) {
+		pass(&r, 125 * SEC);
+		assert_true(r.n_out > 0);
+		assert_int_equal(last(&r)->len, 1);
+		put(&r, &s);
+		assert_non_null(r.conn);
+	}
+	pass(&r, SEC);
+	r.n_out = 0;
+	s.window = 100;
+	put(&r, &s);
+	assert_int_equal(r.n_out, 2);
+	assert_int_equal(r.out[0].seq, r.iss + 1);
+	assert_int_equal(r.out[1].len, 2);
+	close_rig(&r);
+}
+
+/* rfc9293 MUST-20, MUST-21: R2; and it ends with a reset and an error */
+static void who_never_answers_is_given_up(void **state)
+{
+	uint64_t begin;
+	struct rig r;
+
+	(void)state;
+	open_rig(&r, true);
+	establish(&r, NULL, 0);
+	dmm_net_send(r.conn, "abc", 3);
+	for (begin = r.now; r.conn && r.now - begin < 1000 * SEC;)
+		pass(&r, SEC);
+	assert_int_equal(r.err, ETIMEDOUT);
+	assert_in_range((r.now - begin) / SEC, 100, 400);
+	assert_true(last(&r)->flags & RST);
+	close_rig(&r);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(strange_options_do_no_harm),
+		cmocka_unit_test(without_options_segments_are_small),
+		cmocka_unit_test(offered_options_are_used),
+		cmocka_unit_test(old_timestamps_are_dropped),
+		cmocka_unit_test(only_the_exact_reset_resets),
+		cmocka_unit_test(forged_segments_are_challenged_so_often),
+		cmocka_unit_test(initial_numbers_grow_with_time_only_for_one_tuple),
+		cmocka_unit_test(unsound_packets_do_nothing),
+		cmocka_unit_test(path_mtu_is_obeyed_if_it_is_about_us),
+		cmocka_unit_test(a_hard_error_ends_an_attempt),
+		cmocka_unit_test(fragments_make_a_packet),
+		cmocka_unit_test(overlapping_fragments_are_dropped),
+		cmocka_unit_test(fragments_cost_only_so_much),
+		cmocka_unit_test(extension_headers_are_read),
+		cmocka_unit_test(acks_are_delayed_and_every_second_is_not),
+		cmocka_unit_test(nagle_holds_small_ones_back),
+		cmocka_unit_test(a_closed_window_is_probed_for_ever),
+		cmocka_unit_test(who_never_answers_is_given_up),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

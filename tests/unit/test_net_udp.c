@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+/* UDP of the native engine: RFC 768, 1122 4.1, 8085. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/util.h"
+#include "netsim.h"
+#include "segment.h"
+
+static const struct netsim_params plain = { .seed = 1,
+					    .config = { { .max_udp = 8 }, { .max_udp = 8 } } };
+
+struct last_packet {
+	uint8_t data[2000];
+	uint32_t len;
+};
+
+static bool keep(struct netsim *sim, unsigned int from, uint8_t *p, uint32_t len, void *arg)
+{
+	struct last_packet *last = arg;
+
+	(void)sim;
+	(void)from;
+	memcpy(last->data, p, len);
+	last->len = len;
+	return true;
+}
+
+static struct dmm_net_udp *open_udp(struct netsim *sim, unsigned int side, uint16_t port,
+				    uint16_t to)
+{
+	const struct dmm_endpoint local = netsim_endpoint(sim, side, port),
+				  remote = netsim_endpoint(sim, !side, to);
+	struct dmm_net_udp *u;
+
+	assert_int_equal(dmm_net_udp_open(netsim_engine(sim, side), &local, to ? &remote : NULL,
+					  NULL, &u),
+			 0);
+	return u;
+}
+
+static ssize_t receive(struct dmm_net_udp *u, void *buf, size_t len, struct dmm_endpoint *from)
+{
+	struct dmm_endpoint to;
+
+	return dmm_net_udp_recv(u, buf, len, from, &to);
+}
+
+static void datagrams_go_both_ways(void **state)
+{
+	static uint8_t data[1472], got[2000];
+	struct netsim_params params = plain;
+	unsigned int v6;
+	size_t len;
+
+	(void)state;
+	for (v6 = 0; v6 < 2; v6++) {
+		struct dmm_net_udp *client, *server, *any;
+		struct dmm_endpoint from;
+		struct netsim *sim;
+		void *user;
+
+		params.v6 = v6;
+		sim = netsim_new(&params);
+		client = open_udp(sim, 0, 1000, 53);
+		server = open_udp(sim, 1, 53, 0);
+		for (len = 0; len <= 1472u - 20 * v6; len += 184) {
+			memset(data, (int)len, sizeof(data));
+			assert_int_equal(dmm_net_udp_send(client, NULL, data, len), 0);
+			netsim_run(sim, NETSIM_MS);
+			any = dmm_net_udp_event(netsim_engine(sim, 1), &user);
+			assert_ptr_equal(any, server);
+			assert_int_equal(receive(server, got, sizeof(got), &from), len);
+			assert_memory_equal(got, data, len);
+			assert_int_equal(dmm_net_udp_send(server, &from, got, len), 0);
+			netsim_run(sim, NETSIM_MS);
+			assert_int_equal(receive(client, got, sizeof(got), &from), len);
+			assert_int_equal(receive(client, got, sizeof(got), &from), -EAGAIN);
+		}
+		assert_int_equal(dmm_net_udp_send(client, NULL, data, 1473 - 20 * v6), -EMSGSIZE);
+		assert_int_equal(dmm_net_udp_send(server, NULL, data, 1), -EDESTADDRREQ);
+		dmm_net_udp_close(client);
+		dmm_net_udp_close(server);
+		assert_int_equal(netsim_end(sim), 0);
+	}
+}
+
+/* The one who talks with this remote end, else who is bound to the address, else who takes all. */
+static void the_nearest_socket_gets_it(void **state)
+{
+	struct netsim *sim = netsim_new(&plain);
+	struct dmm_endpoint all = netsim_endpoint(sim, 1, 53), from;
+	struct dmm_net_udp *client = open_udp(sim, 0, 1000, 53), *sockets[3];
+	char byte;
+	int i, j;
+
+	(void)state;
+	memset(all.addr + 12, 0, 4);
+	assert_int_equal(dmm_net_udp_open(netsim_engine(sim, 1), &all, NULL, NULL, &sockets[0]), 0);
+	sockets[1] = open_udp(sim, 1, 53, 0);
+	sockets[2] = open_udp(sim, 1, 53, 1000);
+	assert_int_equal(dmm_net_udp_open(netsim_engine(sim, 1), &all, NULL, NULL, &sockets[0]),
+			 -EADDRINUSE);
+	for (i = 2; i >= 0; i--) {
+		assert_int_equal(dmm_net_udp_send(client, NULL, "x", 1), 0);
+		netsim_run(sim, NETSIM_MS);
+		for (j = i; j >= 0; j--)
+			assert_int_equal(receive(sockets[j], &byte, 1, &from),
+					 j == i ? 1 : -EAGAIN);
+		dmm_net_udp_close(sockets[i]);
+	}
+	dmm_net_udp_close(client);
+	assert_int_equal(netsim_end(sim), 0);
+}
+
+/* Checksum 0 and lengths. */
+static void unsound_datagrams_are_dropped(void **state)
+{
+	struct netsim_params params = plain;
+	unsigned int v6;
+
+	(void)state;
+	for (v6 = 0; v6 < 2; v6++) {
+		struct dmm_net_udp *client, *server;
+		const uint32_t header = v6 ? 40 : 20;
+		struct last_packet last = { .len = 0 };
+		struct dmm_endpoint from;
+		struct netsim *sim;
+		uint8_t p[2000], byte;
+
+		params.v6 = v6;
+		sim = netsim_new(&params);
+		client = open_udp(sim, 0, 1000, 53);
+		server = open_udp(sim, 1, 53, 0);
+		netsim_set_tap(sim, keep, &last);
+		dmm_net_udp_send(client, NULL, "x", 1);
+		netsim_run(sim, NETSIM_MS);
+		assert_int_equal(receive(server, &byte, 1, &from), 1);
+
+		memcpy(p, last.data, last.len);
+		p[header + 6] = p[header + 7] = 0; /* none: only IPv4 may */
+		netsim_inject(sim, 1, p, last.len);
+		assert_int_equal(receive(server, &byte, 1, &from), v6 ? -EAGAIN : 1);
+		memcpy(p, last.data, last.len);
+		p[header + 7] ^= 1;
+		netsim_inject(sim, 1, p, last.len);
+		memcpy(p, last.data, last.len);
+		p[header + 5] = 200;
+		p[header + 6] = p[header + 7] = 0;
+		netsim_inject(sim, 1, p, last.len);
+		p[header + 5] = 7;
+		netsim_inject(sim, 1, p, last.len);
+		assert_int_equal(receive(server, &byte, 1, &from), -EAGAIN);
+		dmm_net_udp_close(client);
+		dmm_net_udp_close(server);
+		assert_int_equal(netsim_end(sim), 0);
+	}
+}
+
+static void who_does_not_read_loses(void **state)
+{
+	struct netsim *sim = netsim_new(&plain);
+	struct dmm_net_udp *client = open_udp(sim, 0, 1000, 53), *server = open_udp(sim, 1, 53, 0);
+	struct dmm_net_stats stats;
+	unsigned int i, sent = 0;
+
+	(void)state;
+	for (i = 0; i < 500; i++) {
+		sent += dmm_net_udp_send(client, NULL, "x", 1) == 0;
+		if (i % 50 == 49)
+			netsim_run(sim, NETSIM_MS);
+	}
+	dmm_net_get_stats(netsim_engine(sim, 1), &stats);
+	assert_int_equal(stats.udp_in + stats.udp_dropped, sent);
+	assert_int_equal(stats.udp_in, (256 << 10) / 4096);
+	assert_in_range(stats.memory, 1, 300 << 10);
+	dmm_net_udp_close(server);
+	dmm_net_udp_close(client);
+	assert_int_equal(netsim_end(sim), 0);
+}
+
+/* RFC 1122 4.1.3.3, to a socket with one remote end */
+static void icmp_reaches_the_socket(void **state)
+{
+	struct netsim *sim = netsim_new(&plain);
+	struct dmm_net_udp *client = open_udp(sim, 0, 1000, 53);
+	struct last_packet last = { .len = 0 };
+	struct dmm_endpoint from;
+	uint8_t p[100] = { 0x45, [8] = 64, 1 }, byte;
+
+	(void)state;
+	netsim_set_tap(sim, keep, &last);
+	dmm_net_udp_send(client, NULL, "x", 1);
+	netsim_run(sim, NETSIM_MS);
+	segment_put16(p + 2, 20 + 8 + 28);
+	memcpy(p + 12, last.data + 16, 4); /* from whom it was for */
+	memcpy(p + 16, last.data + 12, 4);
+	segment_put16(p + 10, segment_checksum(p, 20, 0));
+	p[20] = p[21] = 3;
+	memcpy(p + 28, last.data, 28);
+	segment_put16(p + 22, segment_checksum(p + 20, 36, 0));
+	netsim_inject(sim, 0, p, 56);
+	assert_int_equal(receive(client, &byte, 1, &from), -ECONNREFUSED);
+	assert_int_equal(receive(client, &byte, 1, &from), -EAGAIN);
+	dmm_net_udp_close(client);
+	assert_int_equal(netsim_end(sim), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(datagrams_go_both_ways),
+		cmocka_unit_test(the_nearest_socket_gets_it),
+		cmocka_unit_test(unsound_datagrams_are_dropped),
+		cmocka_unit_test(who_does_not_read_loses),
+		cmocka_unit_test(icmp_reaches_the_socket),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

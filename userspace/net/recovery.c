@@ -1,0 +1,430 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What is on its way: the scoreboard of RFC 2018 and 6675, what is held lost and sent again, and how
+ * fast meanwhile (RFC 6937). What is lost is found by rack.c where the peer sends SACK, and here by
+ * duplicate ACKs (RFC 6582) where he does not.
+ *
+ * Each segment is: sent; sacked; lost (to be sent again); lost and retrans (was sent again). In a
+ * TLP it is retrans without being lost. Recovery is OPEN, RECOVERY from the first loss until all
+ * that was sent by then arrived, LOSS the same after an RTO. */
+#include "net/net_internal.h"
+
+#include <string.h>
+
+#include "base/util.h"
+#include "net/congestion.h"
+#include "net/seq.h"
+
+#define DUP_THRESH 3
+
+static uint32_t size_of(const struct net_sent *sent)
+{
+	return sent->end - sent->seq;
+}
+
+/* --- segments --- */
+
+struct net_sent *net_sent_new(struct dmm_net_conn *c)
+{
+	struct net_sent *sent;
+
+	if (!c->one_used) {
+		c->one_used = true;
+		sent = &c->one;
+	} else {
+		sent = net_pool_get(&c->net->sents);
+		if (!sent)
+			return NULL;
+	}
+	*sent = (struct net_sent){ .seq = 0 };
+	c->n_sent++;
+	return sent;
+}
+
+static void no_time(struct dmm_net_conn *c, struct net_sent *sent)
+{
+	if (!sent->timed)
+		return;
+	sent->timed = false;
+	TAILQ_REMOVE(&c->sent_by_time, sent, by_time);
+}
+
+static void set_retrans(struct dmm_net_conn *c, struct net_sent *sent, bool retrans)
+{
+	if (sent->retrans == retrans)
+		return;
+	sent->retrans = retrans;
+	c->retrans_bytes += retrans ? size_of(sent) : -size_of(sent);
+	if (sent->lost)
+		c->n_to_resend += retrans ? -1u : 1u;
+}
+
+static void set_lost(struct dmm_net_conn *c, struct net_sent *sent, bool lost)
+{
+	if (sent->lost == lost)
+		return;
+	sent->lost = lost;
+	c->lost_bytes += lost ? size_of(sent) : -size_of(sent);
+	if (!sent->retrans)
+		c->n_to_resend += lost ? 1u : -1u;
+}
+
+static void not_sacked(struct dmm_net_conn *c, struct net_sent *sent)
+{
+	if (sent->sacked) {
+		c->sacked_bytes -= size_of(sent);
+		c->n_sacked--;
+	}
+	sent->sacked = false;
+}
+
+void net_sent_free(struct dmm_net_conn *c, struct net_sent *sent)
+{
+	no_time(c, sent);
+	set_retrans(c, sent, false);
+	set_lost(c, sent, false);
+	not_sacked(c, sent);
+	if (c->sack_high == sent)
+		c->sack_high = NULL;
+	if (c->lost_hint == sent)
+		c->lost_hint = TAILQ_NEXT(sent, by_seq);
+	TAILQ_REMOVE(&c->sent, sent, by_seq);
+	c->n_sent--;
+	if (sent == &c->one)
+		c->one_used = false;
+	else
+		net_pool_put(&c->net->sents, sent);
+}
+
+void net_sent_now(struct dmm_net_conn *c, struct net_sent *sent)
+{
+	no_time(c, sent);
+	sent->sent_at = c->net->now;
+	sent->timed = true;
+	TAILQ_INSERT_TAIL(&c->sent_by_time, sent, by_time);
+	sent->times += sent->times < UINT8_MAX;
+	if (sent->times == 1)
+		return;
+	c->net->stats.retransmits++;
+	set_retrans(c, sent, true);
+	if (!c->undo_ts && c->recovery != NET_OPEN) {
+		c->undo_ts = true;
+		c->undo_at = net_ts_now(c);
+	}
+}
+
+void net_mark_lost(struct dmm_net_conn *c, struct net_sent *sent)
+{
+	no_time(c, sent);
+	set_retrans(c, sent, false);
+	if (sent->sacked)
+		return;
+	set_lost(c, sent, true);
+	if (c->lost_hint && seq_lt(sent->seq, c->lost_hint->seq))
+		c->lost_hint = sent;
+}
+
+struct net_sent *net_next_lost(struct dmm_net_conn *c)
+{
+	struct net_sent *sent = c->lost_hint ? c->lost_hint : TAILQ_FIRST(&c->sent);
+
+	if (!c->n_to_resend)
+		return NULL;
+	while (!sent->lost || sent->retrans)
+		sent = TAILQ_NEXT(sent, by_seq);
+	c->lost_hint = sent;
+	return sent;
+}
+
+/* RFC 6675 4: what is on its way as far as we know. Without SACK each duplicate ACK says that one
+ * segment left (RFC 5681 3.2 step 4). */
+uint32_t net_pipe(const struct dmm_net_conn *c)
+{
+	const uint32_t out = c->snd_nxt - c->snd_una;
+	const uint32_t gone =
+		c->sacked_bytes + c->lost_bytes + (c->sack_ok ? 0 : c->dup_acks * c->mss);
+
+	return (gone < out ? out - gone : 0) + c->retrans_bytes;
+}
+
+/* --- what an ACK says --- */
+
+static void delivered(struct dmm_net_conn *c, struct net_sent *sent, const struct net_segment *s,
+		      struct net_acked *a)
+{
+	a->delivered += size_of(sent);
+	a->retrans_acked |= sent->times > 1;
+	if (sent->times == 1 && !a->rtt)
+		a->rtt = DMM_MAX(c->net->now - sent->sent_at, 1u);
+	net_rack_delivered(c, sent, s);
+}
+
+static void take_block(struct dmm_net_conn *c, uint32_t start, uint32_t end,
+		       const struct net_segment *s, struct net_acked *a)
+{
+	struct net_sent *sent = TAILQ_FIRST(&c->sent);
+	struct net_acked of_sack = { .rtt = 1 };
+	uint32_t from = start;
+	unsigned int i;
+
+	for (i = 0; i < NET_MAX_SACK; i++)
+		if (c->seen[i].start == start && seq_leq(c->seen[i].end, end))
+			from = c->seen[i].end;
+	if (from == end)
+		return;
+	if (c->sack_high && seq_leq(c->sack_high->seq, from))
+		sent = c->sack_high;
+	for (; sent && seq_lt(sent->seq, end); sent = TAILQ_NEXT(sent, by_seq)) {
+		if (sent->sacked || seq_lt(sent->seq, start) || seq_gt(sent->end, end))
+			continue;
+		delivered(c, sent, s, &of_sack);
+		no_time(c, sent);
+		set_retrans(c, sent, false);
+		set_lost(c, sent, false);
+		sent->sacked = true;
+		c->sacked_bytes += size_of(sent);
+		c->n_sacked++;
+		if (!c->sack_high || seq_gt(sent->seq, c->sack_high->seq))
+			c->sack_high = sent;
+		a->sacked_new = true;
+	}
+	a->delivered += of_sack.delivered;
+}
+
+/* RFC 2883 4: the first block is a duplicate if it is acknowledged or inside the second. */
+static bool is_dsack(const struct net_segment *s)
+{
+	const struct net_options *o = &s->opt;
+
+	return seq_lt(o->sack[0].start, s->ack) ||
+	       (o->n_sack > 1 && seq_geq(o->sack[0].start, o->sack[1].start) &&
+		seq_leq(o->sack[0].end, o->sack[1].end));
+}
+
+static void take_sack(struct dmm_net_conn *c, const struct net_segment *s, struct net_acked *a)
+{
+	const struct net_options *o = &s->opt;
+	unsigned int i = 0;
+
+	c->net->stats.sack_in++;
+	if (is_dsack(s)) {
+		a->dsack = true;
+		c->net->stats.dsack_in++;
+		net_rack_dsack(c);
+		i = 1;
+	}
+	for (; i < o->n_sack; i++) /* anything else is forged or old (RFC 2018, 5961) */
+		if (seq_lt(o->sack[i].start, o->sack[i].end) && seq_gt(o->sack[i].start, s->ack) &&
+		    seq_leq(o->sack[i].end, c->snd_nxt))
+			take_block(c, o->sack[i].start, o->sack[i].end, s, a);
+	memcpy(c->seen, o->sack, sizeof(c->seen));
+}
+
+/* The peer has a part of a segment: the rest of it is a segment. */
+static void trim(struct dmm_net_conn *c, struct net_sent *sent, uint32_t ack, struct net_acked *a)
+{
+	const uint32_t n = ack - sent->seq;
+
+	if (sent->sacked)
+		c->sacked_bytes -= n;
+	else
+		a->delivered += n;
+	if (sent->lost)
+		c->lost_bytes -= n;
+	if (sent->retrans)
+		c->retrans_bytes -= n;
+	sent->seq = ack;
+	sent->syn = false;
+}
+
+static void take_cumulative(struct dmm_net_conn *c, const struct net_segment *s,
+			    struct net_acked *a)
+{
+	struct net_sent *sent;
+
+	while ((sent = TAILQ_FIRST(&c->sent)) && seq_leq(sent->end, s->ack)) {
+		if (!sent->sacked)
+			delivered(c, sent, s, a);
+		net_sent_free(c, sent);
+	}
+	if (sent && seq_lt(sent->seq, s->ack))
+		trim(c, sent, s->ack, a);
+	a->bytes = s->ack - c->snd_una;
+	c->snd_una = s->ack;
+}
+
+/* RFC 6582 3.2, for peers without SACK. */
+static void count_duplicates(struct dmm_net_conn *c, struct net_acked *a)
+{
+	const uint32_t acked = a->bytes / c->mss;
+	struct net_sent *first = TAILQ_FIRST(&c->sent);
+
+	if (a->bytes) {
+		c->dup_acks = c->dup_acks > acked ? (uint8_t)(c->dup_acks - acked) : 0;
+		if (c->recovery == NET_OPEN || seq_geq(c->snd_una, c->recover))
+			c->dup_acks = 0;
+		else if (c->recovery == NET_RECOVERY && first && !first->retrans)
+			net_mark_lost(c, first); /* a partial ACK: the next one is missing too */
+		return;
+	}
+	if (!a->dup || c->dup_acks == UINT8_MAX)
+		return;
+	c->dup_acks++;
+	a->delivered += c->mss;
+	if (c->recovery == NET_OPEN && c->dup_acks >= DUP_THRESH && first &&
+	    seq_gt(c->snd_una, c->recover))
+		net_mark_lost(c, first);
+}
+
+/* --- states --- */
+
+static void remember(struct dmm_net_conn *c)
+{
+	c->undo_cwnd = c->cwnd;
+	c->undo_ssthresh = c->ssthresh;
+	c->undo_ts = false;
+	c->recover = c->snd_nxt;
+}
+
+static void enter_recovery(struct dmm_net_conn *c)
+{
+	remember(c);
+	c->recovery = NET_RECOVERY;
+	c->prr_flight = DMM_MAX(c->snd_nxt - c->snd_una, c->mss);
+	c->prr_delivered = c->prr_out = 0;
+	c->ssthresh = c->cc->on_loss(c, false);
+	c->net->stats.fast_recoveries++;
+}
+
+static void leave_recovery(struct dmm_net_conn *c)
+{
+	if (c->recovery == NET_RECOVERY)
+		c->cwnd = DMM_MIN(c->ssthresh, DMM_MAX(net_pipe(c), c->mss) + 4 * c->mss);
+	c->recovery = NET_OPEN;
+	c->dup_acks = 0;
+	c->undo_ts = false;
+	if (c->reo_persist && --c->reo_persist == 0)
+		c->reo_mult = 1;
+}
+
+/* RFC 3522: the ACK was sent in answer to what we sent before we sent it again, so nothing was
+ * lost (RFC 4015: and all is as before). */
+static bool was_spurious(const struct dmm_net_conn *c, const struct net_segment *s,
+			 const struct net_acked *a)
+{
+	return c->recovery != NET_OPEN && c->undo_ts && c->ts_ok && s->opt.has_ts && a->bytes &&
+	       a->retrans_acked && seq_lt(s->opt.ts_ecr, c->undo_at);
+}
+
+static void undo(struct dmm_net_conn *c)
+{
+	struct net_sent *sent;
+
+	c->net->stats.spurious++;
+	for (sent = TAILQ_FIRST(&c->sent); sent; sent = TAILQ_NEXT(sent, by_seq)) {
+		if (!sent->lost || sent->retrans)
+			continue;
+		set_lost(c, sent, false);
+		sent->timed = true; /* it is on its way again; as the oldest */
+		TAILQ_INSERT_HEAD(&c->sent_by_time, sent, by_time);
+	}
+	c->recovery = NET_OPEN;
+	c->undo_ts = false;
+	c->cwnd = DMM_MAX(c->cwnd, c->undo_cwnd);
+	c->ssthresh = c->undo_ssthresh;
+	c->cc->on_undo(c);
+}
+
+/* RFC 6937 3: as much is sent as arrives, less what the reduction takes away. */
+static void reduce(struct dmm_net_conn *c, const struct net_acked *a, bool new_loss)
+{
+	const uint32_t pipe = net_pipe(c);
+	uint64_t send;
+
+	if (!a->delivered)
+		return;
+	c->prr_delivered += a->delivered;
+	if (pipe > c->ssthresh) {
+		send = ((uint64_t)c->prr_delivered * c->ssthresh + c->prr_flight - 1) /
+		       c->prr_flight;
+		send = send > c->prr_out ? send - c->prr_out : 0;
+	} else {
+		send = c->prr_delivered > c->prr_out ? c->prr_delivered - c->prr_out : 0;
+		send = DMM_MAX(send, a->delivered);
+		if (a->bytes && !new_loss) /* RFC 9937: growing is safe then */
+			send += c->mss;
+		send = DMM_MIN(send, c->ssthresh - pipe);
+	}
+	if (!c->prr_out) /* the fast retransmission itself */
+		send = DMM_MAX(send, c->mss);
+	c->cwnd = (uint32_t)DMM_MAX(pipe + send, c->mss);
+}
+
+static bool is_limited(const struct dmm_net_conn *c, const struct net_acked *a)
+{
+	if (c->cwnd < c->ssthresh && a->in_flight >= c->cwnd / 2)
+		return true;
+	return seq_leq(c->snd_una - a->bytes, c->limited);
+}
+
+void net_recovery_ack(struct dmm_net_conn *c, const struct net_segment *s, struct net_acked *a)
+{
+	const uint32_t lost_before = c->lost_bytes;
+	bool new_loss;
+
+	if (a->dup)
+		c->net->stats.dup_acks_in++;
+	if (c->sack_ok && s->opt.n_sack)
+		take_sack(c, s, a);
+	take_cumulative(c, s, a);
+	if (a->rtt && a->bytes)
+		net_rtt_sample(c, a->rtt);
+	if (was_spurious(c, s, a))
+		undo(c);
+	if (c->sack_ok)
+		net_rack_detect(c);
+	else
+		count_duplicates(c, a);
+	net_tlp_ack(c, s, a);
+	new_loss = c->lost_bytes > lost_before;
+
+	if (c->recovery != NET_OPEN && seq_geq(c->snd_una, c->recover))
+		leave_recovery(c);
+	if (c->recovery == NET_OPEN && c->lost_bytes && c->state >= NET_ESTABLISHED)
+		enter_recovery(c);
+	if (c->recovery == NET_RECOVERY)
+		reduce(c, a, new_loss);
+	else if (a->bytes && c->state >= NET_ESTABLISHED && is_limited(c, a))
+		c->cc->on_ack(c, a);
+	if (a->bytes || c->reo_wait || c->rtx == NET_RTX_REORDER)
+		net_rtx_arm(c);
+}
+
+/* RFC 6298 5.5, RFC 5681 3.1, RFC 8985 6.3: all may be lost; begin anew with one segment. */
+void net_recovery_timeout(struct dmm_net_conn *c)
+{
+	struct net_sent *sent = TAILQ_FIRST(&c->sent);
+
+	/* RFC 2018 8: the peer may throw away what it told it has */
+	if (sent && sent->sacked)
+		for (sent = TAILQ_FIRST(&c->sent); sent; sent = TAILQ_NEXT(sent, by_seq))
+			not_sacked(c, sent);
+	c->sack_high = c->lost_hint = NULL;
+	memset(c->seen, 0, sizeof(c->seen));
+	if (c->recovery != NET_LOSS && c->state >= NET_ESTABLISHED) {
+		remember(c);
+		c->ssthresh = c->cc->on_loss(c, true);
+	}
+	for (sent = TAILQ_FIRST(&c->sent); sent; sent = TAILQ_NEXT(sent, by_seq)) {
+		if (sent->sacked) {
+			if (!c->sack_high || seq_gt(sent->seq, c->sack_high->seq))
+				c->sack_high = sent;
+			continue;
+		}
+		net_mark_lost(c, sent);
+	}
+	c->recovery = NET_LOSS;
+	c->recover = c->snd_nxt;
+	c->cwnd = c->mss;
+	c->dup_acks = 0;
+	c->tlp_out = false;
+}
