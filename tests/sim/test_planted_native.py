@@ -14,7 +14,7 @@ import planted  # noqa: E402
 patches = sorted(glob.glob(os.path.join(ROOT, "tests/planted/native-*.patch")))
 if len(patches) < 20:
     sys.exit("tests/planted/native-*.patch: only %d" % len(patches))
-os.environ["SEEDS"] = "1200"
+os.environ.update(SEEDS="1200", STOP="1")
 os.environ["LIBS"] = "cmocka"
 os.environ["CFLAGS"] = "-O1 -w"
 sys.exit(planted.main(["tests/sim/test_sim_seeds.c", "--", "tests/lib/netsim.c", "userspace/net",
