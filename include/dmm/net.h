@@ -182,5 +182,6 @@ struct dmm_net_info {
 	uint32_t rcv_nxt, rcv_edge;
 	uint32_t unread, held;		     /* received: in order, and out of it */
 	uint64_t srtt, rttvar, min_rtt, rto; /* ns */
+	bool sound; /* its counts of what is on its way are those of its lists */
 };
 void dmm_net_get_info(const struct dmm_net_conn *conn, struct dmm_net_info *ret);

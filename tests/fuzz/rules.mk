@@ -3,7 +3,7 @@
 # once more for them, by clang.
 
 fuzz-names := $(basename $(notdir $(wildcard tests/fuzz/fuzz_*.c)))
-fuzz-lib-src := $(filter-out %.bpf.c,$(foreach d,base policy ctl,$(wildcard userspace/$(d)/*.c)) \
+fuzz-lib-src := $(filter-out %.bpf.c,$(foreach d,base policy ctl net,$(wildcard userspace/$(d)/*.c)) \
 	$(addprefix userspace/instance/,addrset.c icmp.c inject.c relay.c relay_bytes.c \
 	relay_clients.c relay_pending.c))
 fuzz-lib-objs := $(fuzz-lib-src:%.c=$(O)/fuzz/%.o)

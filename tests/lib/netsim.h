@@ -18,6 +18,7 @@ struct netsim_link {
 	uint64_t rate;		/* bytes per second, 0: no limit */
 	uint32_t queue;		/* of 1500 bytes that wait at most for that, 0: no limit */
 	uint32_t loss, dup, corrupt, reorder;
+	uint32_t recut;	     /* a segment goes on as two */
 	uint64_t reorder_by; /* so much later they come */
 	uint64_t
 		stall_every; /* 0: never; for stall_for, nothing gets through: what is sent waits */
@@ -45,8 +46,10 @@ struct netsim_conn {
 	uint64_t to_send, sent, received;
 	uint64_t expect; /* bytes that the other side will send */
 	bool connected, eof, shut, closing, closed;
+	bool blocked;	     /* send() came up short, and nobody told of room yet */
 	bool hold;	     /* sends and reads only when the test does it */
 	bool keep_open;	     /* does not close by itself */
+	bool patient;	     /* waits an hour for an ACK */
 	bool may_fail;	     /* an error is no violation */
 	uint64_t slow_until; /* reads nothing before that */
 	uint32_t chunk;	     /* bytes at most per call, 0: any */
@@ -80,6 +83,8 @@ int netsim_connect(struct netsim *sim, unsigned int side, uint16_t local_port, u
 /* The last connection that @side accepted. */
 struct netsim_conn *netsim_accepted(struct netsim *sim, unsigned int side);
 unsigned int netsim_n_accepted(const struct netsim *sim, unsigned int side);
+/* All connections end at once, on both sides. */
+void netsim_abort_all(struct netsim *sim);
 /* That every connection so far is. */
 bool netsim_all_closed(const struct netsim *sim);
 /* Puts a packet in front of an engine, at once. */

@@ -20,7 +20,7 @@ import sys
 import tempfile
 
 ROOT = os.path.realpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
-COPIED = ("include", "userspace", "tests/lib", "tests/unit")
+COPIED = ("include", "userspace", "tests/lib", "tests/unit", "tests/sim")
 TIMEOUT = 120
 
 

@@ -68,12 +68,13 @@ bool net_cookies_about(const struct dmm_net *net)
 	return net->stats.cookies_sent && net->now - net->cookie_at < 2 * UNIT;
 }
 
-/* Both are one below what the peer's ACK has. False: it is none of ours, or too old. */
-static bool is_ours(const struct dmm_net *net, const struct net_segment *s, uint32_t cookie)
+/* The cookie and the number of his SYN are one below what his ACK has. */
+bool net_cookie_is_ours(const struct dmm_net *net, const struct net_segment *s)
 {
-	const uint32_t now = clock_of(net), age = (now - (cookie >> 27)) & 31;
+	const uint32_t cookie = s->ack - 1, now = clock_of(net), age = (now - (cookie >> 27)) & 31;
 
-	return age <= 1 && make(net, s->packet, s->seq - 1, now - age, cookie >> 24 & 7) == cookie;
+	return net_cookies_about(net) && age <= 1 &&
+	       make(net, s->packet, s->seq - 1, now - age, cookie >> 24 & 7) == cookie;
 }
 
 struct dmm_net_conn *net_cookie_accept(struct dmm_net_conn *l, const struct net_segment *s)
@@ -82,7 +83,7 @@ struct dmm_net_conn *net_cookie_accept(struct dmm_net_conn *l, const struct net_
 	struct net_segment syn = *s, ack = *s;
 	struct dmm_net_conn *c;
 
-	if (!net_cookies_about(l->net) || !is_ours(l->net, s, cookie))
+	if (!net_cookie_is_ours(l->net, s))
 		return NULL;
 	/* the SYN as it was */
 	syn.seq--;

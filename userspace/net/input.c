@@ -196,6 +196,20 @@ static void take_ts(struct dmm_net_conn *c, const struct net_segment *s)
 	}
 }
 
+/* Half-open, and the ACK is not of our SYN: RFC 9293 resets. But his SYN may have come twice, and he
+ * answers the cookie that the other one got. */
+static void no_answer_to_ours(struct dmm_net_conn *c, const struct net_segment *s)
+{
+	struct dmm_net_conn *listener = c->listener;
+
+	if (listener && net_cookie_is_ours(c->net, s)) {
+		net_conn_end(c, 0);
+		net_cookie_accept(listener, s);
+	} else {
+		net_reply_reset(c->net, s);
+	}
+}
+
 static void established_input(struct dmm_net_conn *c, struct net_segment *s)
 {
 	struct dmm_net *net = c->net;
@@ -238,7 +252,7 @@ static void established_input(struct dmm_net_conn *c, struct net_segment *s)
 		return;
 	if (c->state == NET_SYN_RCVD) {
 		if (!seq_lt(c->snd_una, s->ack) || !seq_leq(s->ack, c->snd_nxt)) {
-			net_reply_reset(net, s);
+			no_answer_to_ours(c, s);
 			return;
 		}
 		net_establish(c, s);

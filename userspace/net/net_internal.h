@@ -422,6 +422,8 @@ uint16_t net_our_mss(const struct dmm_net *net, bool v4);
 
 /* cookie.c */
 
+/* The ACK of one of ours, not too old. */
+bool net_cookie_is_ours(const struct dmm_net *net, const struct net_segment *s);
 /* One was sent lately. */
 bool net_cookies_about(const struct dmm_net *net);
 void net_cookie_send(struct dmm_net_conn *listener, const struct net_segment *s);
@@ -479,6 +481,8 @@ void net_mark_lost(struct dmm_net_conn *c, struct net_sent *sent);
 void net_recovery_ack(struct dmm_net_conn *c, const struct net_segment *s, struct net_acked *a);
 void net_recovery_timeout(struct dmm_net_conn *c);
 uint32_t net_pipe(const struct dmm_net_conn *c);
+/* The counts are what the lists say: for tests. */
+bool net_recovery_is_sound(const struct dmm_net_conn *c);
 struct net_sent *net_next_lost(struct dmm_net_conn *c);
 
 /* rack.c */

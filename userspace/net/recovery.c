@@ -146,6 +146,27 @@ uint32_t net_pipe(const struct dmm_net_conn *c)
 	return (gone < out ? out - gone : 0) + c->retrans_bytes;
 }
 
+bool net_recovery_is_sound(const struct dmm_net_conn *c)
+{
+	uint32_t n = 0, sacked = 0, lost = 0, retrans = 0, again = 0, at = c->snd_una;
+	const struct net_sent *sent;
+
+	for (sent = TAILQ_FIRST(&c->sent); sent; sent = TAILQ_NEXT(sent, by_seq)) {
+		if (sent->seq != at || !seq_lt(sent->seq, sent->end))
+			return false;
+		at = sent->end;
+		n++;
+		sacked += sent->sacked ? size_of(sent) : 0;
+		lost += sent->lost ? size_of(sent) : 0;
+		retrans += sent->retrans ? size_of(sent) : 0;
+		again += sent->lost && !sent->retrans;
+		if (sent->sacked && (sent->lost || sent->retrans || sent->timed))
+			return false;
+	}
+	return n == c->n_sent && (!n || at == c->snd_nxt) && sacked == c->sacked_bytes &&
+	       lost == c->lost_bytes && retrans == c->retrans_bytes && again == c->n_to_resend;
+}
+
 /* --- what an ACK says --- */
 
 static void delivered(struct dmm_net_conn *c, struct net_sent *sent, const struct net_segment *s,
@@ -327,6 +348,10 @@ static void undo(struct dmm_net_conn *c)
 		sent->timed = true; /* it is on its way again; as the oldest */
 		TAILQ_INSERT_HEAD(&c->sent_by_time, sent, by_time);
 	}
+	/* RFC 4015 3.3: until there is a new sample, wait longer; but it may have been only ACKs that
+	 * were lost, so not ever longer */
+	if (c->recovery == NET_LOSS && c->srtt)
+		c->rto = DMM_MAX(c->rto, 4 * (c->srtt + 4 * c->rttvar));
 	c->recovery = NET_OPEN;
 	c->undo_ts = false;
 	c->cwnd = DMM_MAX(c->cwnd, c->undo_cwnd);
@@ -376,10 +401,15 @@ void net_recovery_ack(struct dmm_net_conn *c, const struct net_segment *s, struc
 	if (c->sack_ok && s->opt.n_sack)
 		take_sack(c, s, a);
 	take_cumulative(c, s, a);
-	if (a->rtt && a->bytes)
-		net_rtt_sample(c, a->rtt);
+	/* RFC 6298 3: nor of when the others arrived that it covers. No timestamp either: a duplicate
+	 * does not change the one that is echoed (RFC 7323 5.3), so it may be as old as the last ACK
+	 * that was lost. */
+	if (a->retrans_acked)
+		a->rtt = 0;
 	if (was_spurious(c, s, a))
 		undo(c);
+	if (a->rtt && a->bytes)
+		net_rtt_sample(c, a->rtt);
 	if (c->sack_ok)
 		net_rack_detect(c);
 	else

@@ -243,7 +243,8 @@ void dmm_net_get_info(const struct dmm_net_conn *c, struct dmm_net_info *ret)
 				      .srtt = c->srtt,
 				      .rttvar = c->rttvar,
 				      .min_rtt = c->min_rtt,
-				      .rto = c->rto };
+				      .rto = c->rto,
+				      .sound = net_recovery_is_sound(c) };
 	for (r = c->held; r; r = r->next)
 		ret->held += r->end - r->start;
 }

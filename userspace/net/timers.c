@@ -123,7 +123,7 @@ void net_heard(struct dmm_net_conn *c)
 /* False: it has waited long enough and is gone. */
 static bool may_retry(struct dmm_net_conn *c, uint64_t since, uint64_t limit)
 {
-	if (c->user_timeout && c->state >= NET_ESTABLISHED)
+	if (c->user_timeout)
 		limit = c->user_timeout * NET_MS;
 	if (c->net->now - since < limit)
 		return true;

@@ -1,0 +1,21 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Each planted bug of the native engine is found by the simulator."""
+
+import glob
+import os
+import sys
+
+ROOT = os.path.realpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
+sys.path.insert(0, os.path.join(ROOT, "tests/lib"))
+
+import planted  # noqa: E402
+
+patches = sorted(glob.glob(os.path.join(ROOT, "tests/planted/native-*.patch")))
+if len(patches) < 20:
+    sys.exit("tests/planted/native-*.patch: only %d" % len(patches))
+os.environ.update(SEEDS="1200", STOP="1")
+os.environ["LIBS"] = "cmocka"
+os.environ["CFLAGS"] = "-O1 -w"
+sys.exit(planted.main(["tests/sim/test_sim_seeds.c", "--", "tests/lib/netsim.c", "userspace/net",
+                       "--", *patches]))
