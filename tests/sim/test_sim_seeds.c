@@ -26,7 +26,7 @@
 #ifdef __SANITIZE_ADDRESS__
 #define SEEDS 400
 #else
-#define SEEDS 15000
+#define SEEDS 5000
 #endif
 
 static struct dmm_net_stats sum;
