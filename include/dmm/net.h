@@ -167,8 +167,8 @@ void dmm_net_udp_close(struct dmm_net_udp *udp);
  * -EAGAIN: as much waits already as may. */
 int dmm_net_udp_send(struct dmm_net_udp *udp, const struct dmm_endpoint *to, const void *buf,
 		     size_t len);
-/* The oldest datagram, cut to @len, with its ends; returns its whole length. -EAGAIN: there is none;
- * else an error that the network reported about what was sent, once (RFC 1122 4.1.3.3). */
+/* The oldest datagram, cut to @len, with its ends; returns its whole length. -EAGAIN: there is
+ * none; else an error that the network reported about what was sent, once (RFC 1122 4.1.3.3). */
 ssize_t dmm_net_udp_recv(struct dmm_net_udp *udp, void *buf, size_t len,
 			 struct dmm_endpoint *ret_from, struct dmm_endpoint *ret_to);
 /* A socket that has something to be received, once for all of it; NULL: none. */

@@ -31,6 +31,7 @@
 #define MEMORY	(256u * 1024)
 #define LONG_MS 30000
 #define BULK	(64u << 20)
+#define LOSSY	(4u << 20)
 #define OUR4	"10.9.0.1"
 #define OUR6	"fd09::1"
 #define KERNEL4 "10.9.0.2"
@@ -69,12 +70,16 @@ static void run(const char *command)
 		fail_msg("failed: %s", command);
 }
 
-static int setup(void **state)
+static uint64_t bulk;
+
+static int open_setup(void **state, unsigned int drop, unsigned int swap)
 {
 	struct stackhost_params params = { .mtu = 1500,
 					   .max_conns = 1000,
 					   .conn_memory = MEMORY,
 					   .addrs = { OUR4, OUR6 },
+					   .drop = drop,
+					   .swap = swap,
 					   .seed = 5 };
 	static char path[PATH_MAX * 2];
 	char self[PATH_MAX] = "";
@@ -93,6 +98,19 @@ static int setup(void **state)
 	assert_int_equal(stackhost_open(&params, &s->host), 0);
 	*state = s;
 	return 0;
+}
+
+static int setup(void **state)
+{
+	bulk = BULK;
+	return open_setup(state, 0, 0);
+}
+
+/* What we send is lost and overtaken: 2 and 3 of 100. */
+static int setup_lossy(void **state)
+{
+	bulk = LOSSY;
+	return open_setup(state, 20, 30);
 }
 
 static int teardown(void **state)
@@ -226,12 +244,12 @@ static void sends_every_byte(void **state)
 		ssize_t n = 1;
 
 		while (n != 0) {
-			const size_t want = DMM_MIN(sizeof(buf), BULK - c.sent);
+			const size_t want = DMM_MIN(sizeof(buf), bulk - c.sent);
 
 			if (want && !c.sends_short) {
 				fill(buf, want, c.sent);
 				assert_true(stackhost_send(&c, buf, want) >= 0);
-				if (c.sent == BULK)
+				if (c.sent == bulk)
 					stackhost_ops(s->host)->shutdown(c.conn);
 			}
 			stackhost_turn(s->host, 1);
@@ -241,8 +259,9 @@ static void sends_every_byte(void **state)
 			}
 			assert_true(now_ms() - began < LONG_MS * 2);
 		}
-		assert_int_equal(got, BULK);
-		print_message("# %s: 64 MiB to the kernel in %llu ms\n", kernel_addrs[i],
+		assert_int_equal(got, bulk);
+		print_message("# %s: %llu MiB to the kernel in %llu ms\n", kernel_addrs[i],
+			      (unsigned long long)bulk >> 20,
 			      (unsigned long long)(now_ms() - began));
 		close(fd);
 		stackhost_close_conn(&c);
@@ -264,13 +283,13 @@ static void receives_every_byte(void **state)
 		ssize_t n;
 
 		while (!(c.seen & DMM_EV_EOF) || c.received < sent) {
-			const size_t want = DMM_MIN(sizeof(buf), BULK - sent);
+			const size_t want = DMM_MIN(sizeof(buf), bulk - sent);
 
 			if (want) {
 				fill(buf, want, sent);
 				n = write(fd, buf, want);
 				sent += n > 0 ? (uint64_t)n : 0;
-				if (sent == BULK)
+				if (sent == bulk)
 					shutdown(fd, SHUT_WR);
 			}
 			stackhost_turn(s->host, 1);
@@ -279,8 +298,9 @@ static void receives_every_byte(void **state)
 			check(buf, (size_t)n, got);
 			assert_true(now_ms() - began < LONG_MS * 2);
 		}
-		assert_int_equal(c.received, BULK);
-		print_message("# %s: 64 MiB from the kernel in %llu ms\n", kernel_addrs[i],
+		assert_int_equal(c.received, bulk);
+		print_message("# %s: %llu MiB from the kernel in %llu ms\n", kernel_addrs[i],
+			      (unsigned long long)bulk >> 20,
 			      (unsigned long long)(now_ms() - began));
 		stackhost_close_conn(&c);
 		assert_true(stackhost_wait(&c, DMM_EV_CLOSED, LONG_MS));
@@ -496,11 +516,17 @@ int main(void)
 {
 #define ON_TUN(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		ON_TUN(the_kernel_likes_our_options),  ON_TUN(sends_every_byte),
-		ON_TUN(receives_every_byte),	       ON_TUN(is_refused),
-		ON_TUN(resets_go_both_ways),	       ON_TUN(half_close_keeps_the_other_half),
-		ON_TUN(full_buffers_stop_either_side), ON_TUN(ten_thousand_in_a_row),
+		ON_TUN(the_kernel_likes_our_options),
+		ON_TUN(sends_every_byte),
+		ON_TUN(receives_every_byte),
+		ON_TUN(is_refused),
+		ON_TUN(resets_go_both_ways),
+		ON_TUN(half_close_keeps_the_other_half),
+		ON_TUN(full_buffers_stop_either_side),
+		ON_TUN(ten_thousand_in_a_row),
 		ON_TUN(the_kernel_connects_to_us),
+		cmocka_unit_test_setup_teardown(sends_every_byte, setup_lossy, teardown),
+		cmocka_unit_test_setup_teardown(receives_every_byte, setup_lossy, teardown),
 	};
 
 	int failed = 0;

@@ -30,6 +30,7 @@ import time
 import traceback
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+PLUGIN = os.environ.get("DMM_PLUGIN") or "lwip"  # what the usual policy's stack runs
 OUT = os.environ.get("O", os.path.join(ROOT, ".output"))
 if not os.path.isabs(OUT):
     OUT = os.path.join(ROOT, OUT)
@@ -254,7 +255,7 @@ class World:
     def ctl_json(self, *args, **kw):
         return json.loads(self.ctl("-o", "json", *args, **kw).stdout)
 
-    def policy(self, rules=None, unavailable="kernel", stack="", plugin="lwip"):
+    def policy(self, rules=None, unavailable="kernel", stack="", plugin=PLUGIN):
         """The usual policy: /fast through stack `fast`, all else in the kernel."""
         if rules is None:
             rules = f"""

@@ -162,7 +162,8 @@ static uint64_t stalled_until(const struct netsim *sim, const struct netsim_link
 	return l->stall_every && phase < l->stall_for ? at - phase + l->stall_for : at;
 }
 
-/* One bit: checksums see that for sure; but that of IPv6's length together with what it cuts off. */
+/* One bit: checksums see that for sure; but that of IPv6's length together with what it cuts
+ * off. */
 static void corrupt(struct netsim *sim, uint8_t *p, uint32_t len)
 {
 	const uint32_t at = (uint32_t)(netsim_random(sim) % len);

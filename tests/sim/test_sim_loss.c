@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* How the native engine finds what is lost, and what it does to its window: one fault at a time, and
- * the models of the RFCs. */
+/* How the native engine finds what is lost, and what it does to its window: one fault at a
+ * time, and the models of the RFCs. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* One native engine, and the test as its peer, segment by segment: options, what may be forged, what
- * the path says, fragments, when ACKs and small segments go. */
+/* One native engine, and the test as its peer, segment by segment: options, what may be forged,
+ * what the path says, fragments, when ACKs and small segments go. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <setjmp.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The native engine against itself over a link in memory: handshake, data, close (RFC 9293 3.5, 3.6,
- * 3.10). */
+/* The native engine against itself over a link in memory: handshake, data, close (RFC 9293 3.5,
+ * 3.6, 3.10). */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>

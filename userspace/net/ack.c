@@ -7,8 +7,8 @@ void net_window_update(struct dmm_net_conn *c, const struct net_segment *s)
 {
 	uint32_t window = s->window;
 
-	/* RFC 9293's rule alone leaves out what is told with a retransmission: its number is old, and
-	 * with the new left edge the old window would reach too far. */
+	/* RFC 9293's rule alone leaves out what is told with a retransmission: its number is
+	 * old, and with the new left edge the old window would reach too far. */
 	if (!seq_gt(s->ack, c->snd_una) && !seq_lt(c->snd_wl1, s->seq) &&
 	    !(c->snd_wl1 == s->seq && seq_leq(c->snd_wl2, s->ack)))
 		return;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The Internet checksum. RFC 1071 lets any width be added as long as it is folded in the end; 32-bit
- * words into 64-bit sums overflow after 16 GiB. */
+/* The Internet checksum. RFC 1071 lets any width be added as long as it is folded in the end;
+ * 32-bit words into 64-bit sums overflow after 16 GiB. */
 #include "net/checksum.h"
 
 #include <arpa/inet.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* SYN cookies (RFC 4987 3.6): beyond its backlog a listener keeps nothing of a SYN, and finds what it
- * has to know in the ACK: in our sequence number the time and the MSS, in our timestamp the rest.
+/* SYN cookies (RFC 4987 3.6): beyond its backlog a listener keeps nothing of a SYN, and finds what
+ * it has to know in the ACK: in our sequence number the time and the MSS, in our timestamp the rest.
  *
  *	31..27 time in units of 64 s   26..24 MSS   23..0 keyed hash of the ends and all that
  *

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* CUBIC (RFC 9438) with HyStart++ (RFC 9406) as its slow start. Whole numbers only: bytes, ms, ns. */
+/* CUBIC (RFC 9438) with HyStart++ (RFC 9406) as its slow start. Whole numbers only: bytes, ms,
+ * ns. */
 #include "base/util.h"
 #include "net/congestion.h"
 #include "net/seq.h"

@@ -196,8 +196,8 @@ static void take_ts(struct dmm_net_conn *c, const struct net_segment *s)
 	}
 }
 
-/* Half-open, and the ACK is not of our SYN: RFC 9293 resets. But his SYN may have come twice, and he
- * answers the cookie that the other one got. */
+/* Half-open, and the ACK is not of our SYN: RFC 9293 resets. But his SYN may have come twice,
+ * and he answers the cookie that the other one got. */
 static void no_answer_to_ours(struct dmm_net_conn *c, const struct net_segment *s)
 {
 	struct dmm_net_conn *listener = c->listener;

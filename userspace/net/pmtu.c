@@ -22,7 +22,8 @@ void net_pmtu_lower(struct dmm_net_conn *c, uint32_t mtu)
 	c->net->stats.pmtu_lowered++;
 	if (c->mss >= mss || c->state < NET_ESTABLISHED)
 		return;
-	/* RFC 1191 6.4: what is too long is gone, but not for congestion: undone like a wrong RTO */
+	/* RFC 1191 6.4: what is too long is gone, but not for congestion: undone like a wrong
+	 * RTO */
 	for (sent = TAILQ_FIRST(&c->sent); sent; sent = TAILQ_NEXT(sent, by_seq))
 		if (sent->end - sent->seq > c->mss && !sent->sacked)
 			net_mark_lost(c, sent);

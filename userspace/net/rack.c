@@ -9,8 +9,8 @@
 #define DUP_THRESH   3
 #define REO_ROUNDS   16
 #define MAX_REO_MULT 16
-/* The peer's, at worst (WCDelAckT). 8985 says 200 ms; no RTO of ours is shorter, so that one segment
- * would never be probed. Nearly all peers delay by 40 ms. */
+/* The peer's, at worst (WCDelAckT). 8985 says 200 ms; no RTO of ours is shorter, so that one
+ * segment would never be probed. Nearly all peers delay by 40 ms. */
 #define DELAYED_ACK    (100 * NET_MS)
 #define PROBE_SLACK    (2 * NET_MS)
 #define RACK_RTT_FLOOR 1

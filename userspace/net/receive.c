@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Bytes that arrive, in order or not, and the FIN behind them (RFC 9293 3.10.7.4, seventh and eighth
- * check); what of it is to be acknowledged at once (RFC 5681 4.2); how far the window reaches. */
+/* Bytes that arrive, in order or not, and the FIN behind them (RFC 9293 3.10.7.4, seventh and
+ * eighth check); what of it is to be acknowledged at once (RFC 5681 4.2); how far the window
+ * reaches. */
 #include "base/util.h"
 #include "net/net_internal.h"
 #include "net/seq.h"

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-/* What is on its way: the scoreboard of RFC 2018 and 6675, what is held lost and sent again, and how
- * fast meanwhile (RFC 6937). What is lost is found by rack.c where the peer sends SACK, and here by
- * duplicate ACKs (RFC 6582) where he does not.
+/* What is on its way: the scoreboard of RFC 2018 and 6675, what is held lost and sent again,
+ * and how fast meanwhile (RFC 6937). What is lost is found by rack.c where the peer sends SACK,
+ * and here by duplicate ACKs (RFC 6582) where he does not.
  *
- * Each segment is: sent; sacked; lost (to be sent again); lost and retrans (was sent again). In a
- * TLP it is retrans without being lost. Recovery is OPEN, RECOVERY from the first loss until all
- * that was sent by then arrived, LOSS the same after an RTO. */
+ * Each segment is: sent; sacked; lost (to be sent again); lost and retrans (was sent again). In
+ * a TLP it is retrans without being lost. Recovery is OPEN, RECOVERY from the first loss until
+ * all that was sent by then arrived, LOSS the same after an RTO. */
 #include "net/net_internal.h"
 
 #include <string.h>
@@ -348,8 +348,8 @@ static void undo(struct dmm_net_conn *c)
 		sent->timed = true; /* it is on its way again; as the oldest */
 		TAILQ_INSERT_HEAD(&c->sent_by_time, sent, by_time);
 	}
-	/* RFC 4015 3.3: until there is a new sample, wait longer; but it may have been only ACKs that
-	 * were lost, so not ever longer */
+	/* RFC 4015 3.3: until there is a new sample, wait longer; but it may have been only
+	 * ACKs that were lost, so not ever longer */
 	if (c->recovery == NET_LOSS && c->srtt)
 		c->rto = DMM_MAX(c->rto, 4 * (c->srtt + 4 * c->rttvar));
 	c->recovery = NET_OPEN;
@@ -401,9 +401,9 @@ void net_recovery_ack(struct dmm_net_conn *c, const struct net_segment *s, struc
 	if (c->sack_ok && s->opt.n_sack)
 		take_sack(c, s, a);
 	take_cumulative(c, s, a);
-	/* RFC 6298 3: nor of when the others arrived that it covers. No timestamp either: a duplicate
-	 * does not change the one that is echoed (RFC 7323 5.3), so it may be as old as the last ACK
-	 * that was lost. */
+	/* RFC 6298 3: nor of when the others arrived that it covers. No timestamp either: a
+	 * duplicate does not change the one that is echoed (RFC 7323 5.3), so it may be as old
+	 * as the last ACK that was lost. */
 	if (a->retrans_acked)
 		a->rtt = 0;
 	if (was_spurious(c, s, a))

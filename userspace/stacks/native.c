@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The plug-in `native`: our own engine (userspace/net, <dmm/net.h>) as a DMM stack. It only passes on:
- * packets from frames and into frames, events to the host, calls to the engine.
+/* The plug-in `native`: our own engine (userspace/net, <dmm/net.h>) as a DMM stack. It only
+ * passes on: packets from frames and into frames, events to the host, calls to the engine.
  *
- * From input() on, what is to be sent waits for the tick(): the host has then read what came, and
- * the window that this opens travels with the ACK. */
+ * From input() on, what is to be sent waits for the tick(): the host has then read what came,
+ * and the window that this opens travels with the ACK. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
