@@ -117,6 +117,16 @@ static void nobody_answers(void **state)
 	assert_int_equal(netsim_end(sim), 0);
 }
 
+/* A connection of @client to a listener with @server's script; returns the server's end. */
+static struct netsim_conn *open_one(struct netsim *sim, const struct netsim_conn *server,
+				    struct netsim_conn *client)
+{
+	netsim_listen(sim, 1, PORT, 8, server);
+	netsim_connect(sim, 0, 20000, PORT, client);
+	netsim_run(sim, NETSIM_SEC);
+	return netsim_accepted(sim, 1);
+}
+
 /* rfc9293 MUST-10 */
 static void both_open_at_a_time(void **state)
 {
@@ -141,10 +151,7 @@ static void both_close_at_a_time(void **state)
 	struct netsim *sim = netsim_new(&plain);
 
 	(void)state;
-	netsim_listen(sim, 1, PORT, 8, &server);
-	netsim_connect(sim, 0, 20000, PORT, &client);
-	netsim_run(sim, NETSIM_SEC);
-	s = netsim_accepted(sim, 1);
+	s = open_one(sim, &server, &client);
 	assert_string_equal(state_of(&client), "ESTABLISHED");
 	assert_string_equal(state_of(s), "ESTABLISHED");
 	client.closing = s->closing = true;
@@ -165,10 +172,7 @@ static void half_close(void **state)
 	struct netsim *sim = netsim_new(&plain);
 
 	(void)state;
-	netsim_listen(sim, 1, PORT, 8, &server);
-	netsim_connect(sim, 0, 20000, PORT, &client);
-	netsim_run(sim, NETSIM_SEC);
-	s = netsim_accepted(sim, 1);
+	s = open_one(sim, &server, &client);
 	assert_int_equal(dmm_net_shutdown(client.conn), 0);
 	assert_int_equal(dmm_net_send(client.conn, "x", 1), -EPIPE);
 	assert_true(netsim_until(sim, &s->eof, NETSIM_SEC));
@@ -193,10 +197,7 @@ static void abort_resets(void **state)
 	struct netsim *sim = netsim_new(&plain);
 
 	(void)state;
-	netsim_listen(sim, 1, PORT, 8, &server);
-	netsim_connect(sim, 0, 20000, PORT, &client);
-	netsim_run(sim, NETSIM_SEC);
-	s = netsim_accepted(sim, 1);
+	s = open_one(sim, &server, &client);
 	dmm_net_abort(client.conn);
 	client.conn = NULL;
 	netsim_run(sim, NETSIM_SEC);
@@ -211,10 +212,7 @@ static void unread_bytes_are_told_by_a_reset(void **state)
 	struct netsim *sim = netsim_new(&plain);
 
 	(void)state;
-	netsim_listen(sim, 1, PORT, 8, &server);
-	netsim_connect(sim, 0, 20000, PORT, &client);
-	netsim_run(sim, NETSIM_SEC);
-	s = netsim_accepted(sim, 1);
+	s = open_one(sim, &server, &client);
 	s->closing = true;
 	dmm_net_close(s->conn);
 	assert_true(netsim_until(sim, &s->closed, NETSIM_SEC));

@@ -125,9 +125,10 @@ static __always_inline void dmm_unavailable(struct dmm_choice *c, enum dmm_reaso
 	c->reason = reason;
 }
 
-/* A stack carries only what its own interface leads to: whether or not it is up, the rest is the
- * kernel's. */
-static __always_inline void dmm_decide_route(DMM_ENV env, const __u8 *remote, struct dmm_choice *c)
+/* A stack carries only what its own interface leads to: the route to @remote if it goes by that one. NULL:
+ * @c is the kernel's, whether or not the instance is up. */
+static __always_inline const struct dmm_route *dmm_own_route(DMM_ENV env, const __u8 *remote,
+							     struct dmm_choice *c)
 {
 	const struct dmm_instance *inst = DMM_ENV_INSTANCE(env, c->instance);
 	const struct dmm_route *route;
@@ -138,9 +139,22 @@ static __always_inline void dmm_decide_route(DMM_ENV env, const __u8 *remote, st
 	route = DMM_ENV_ROUTE(env, &key);
 	if (!route || !route->ifindex) {
 		dmm_to_kernel(c, DMM_REASON_NO_ROUTE);
-		return;
+		return NULL;
 	}
-	if (!route->has_source || (inst && inst->ifindex && route->ifindex != inst->ifindex)) {
+	if (inst && inst->ifindex && route->ifindex != inst->ifindex) {
+		dmm_to_kernel(c, DMM_REASON_ROUTE);
+		return NULL;
+	}
+	return route;
+}
+
+static __always_inline void dmm_decide_route(DMM_ENV env, const __u8 *remote, struct dmm_choice *c)
+{
+	const struct dmm_route *route = dmm_own_route(env, remote, c);
+
+	if (!route)
+		return;
+	if (!route->has_source) {
 		dmm_to_kernel(c, DMM_REASON_ROUTE);
 		return;
 	}
@@ -201,25 +215,6 @@ static __always_inline void dmm_decide(DMM_ENV env, __u32 class_id, enum dmm_dir
 	c->reason = DMM_REASON_RULE;
 }
 
-/* An instance answers by its own interface: a client whose answers leave by another is the kernel's. */
-static __always_inline void dmm_decide_way_back(DMM_ENV env, const __u8 *remote,
-						struct dmm_choice *c)
-{
-	const struct dmm_instance *inst = DMM_ENV_INSTANCE(env, c->instance);
-	const struct dmm_route *route;
-	struct dmm_route_key key;
-
-	key.prefixlen = 128;
-	__builtin_memcpy(key.addr, remote, 16);
-	route = DMM_ENV_ROUTE(env, &key);
-	if (!route || !route->ifindex)
-		dmm_to_kernel(c, DMM_REASON_NO_ROUTE);
-	else if (inst && inst->ifindex && route->ifindex != inst->ifindex)
-		dmm_to_kernel(c, DMM_REASON_ROUTE);
-	else
-		c->verdict = DMM_VERDICT_USERSPACE;
-}
-
 /* What a client gets that comes to a server of @class_id: @local and @port (host byte order) are the
  * server's, @remote is the client's. Fills all of @c; the source address is @local. */
 static __always_inline void dmm_decide_client(DMM_ENV env, __u32 class_id, enum dmm_proto proto,
@@ -244,9 +239,9 @@ static __always_inline void dmm_decide_client(DMM_ENV env, __u32 class_id, enum 
 	c->instance = dmm_choose_instance(env, rule);
 	c->reason = DMM_REASON_RULE;
 	__builtin_memcpy(c->source, local, 16);
-	if (c->action == DMM_ACTION_STACK)
-		dmm_decide_way_back(env, remote, c);
-	else
+	if (c->action != DMM_ACTION_STACK)
 		c->verdict = c->action == DMM_ACTION_REJECT ? DMM_VERDICT_REJECT
 							    : DMM_VERDICT_KERNEL;
+	else if (dmm_own_route(env, remote, c)) /* its answers leave by its own interface */
+		c->verdict = DMM_VERDICT_USERSPACE;
 }
