@@ -5,7 +5,7 @@
  *   connect4/6    verdict; for a stack: true addresses remembered, destination := relay listener
  *   getpeername,  what the application meant, not the relay
  *   getsockname
- *   bind4/6       (at the cgroup root) guard the ports that instances own
+ *   bind4/6       (at the cgroup root) guard the ports that instances own; a server's class
  *   server4/6     (on sockets of instances) connect to nobody but servers
  *
  * A socket's state lives in sk_storage (struct dmm_sock), so it dies with the socket. */
@@ -456,7 +456,19 @@ int dmm_getsock6(struct bpf_sock_addr *ctx)
 	return get_name(ctx, true, false);
 }
 
-/* --- port guard --- */
+/* --- bind --- */
+
+/* A server that was not listening yet when a newer policy came would keep the class of the older one. */
+static __always_inline void classify_again(struct bpf_sock *sk, const struct dmm_config *conf)
+{
+	struct dmm_sock *st = bpf_sk_storage_get(&dmm_sock, sk, NULL, 0);
+	struct decide_env env = {};
+
+	if (!st || !live_generation(&env) || st->class_generation == env.generation)
+		return;
+	remember_caller(st);
+	classify(st, &env, conf);
+}
 
 static __always_inline int guard(struct bpf_sock_addr *ctx)
 {
@@ -464,6 +476,8 @@ static __always_inline int guard(struct bpf_sock_addr *ctx)
 	const struct dmm_config *conf = config();
 	struct dmm_port *port;
 
+	if (conf && ctx->sk && CTX_READ(ctx->type) == SOCK_STREAM)
+		classify_again(ctx->sk, conf);
 	if (!key || !conf || bpf_get_netns_cookie(ctx) != conf->netns_cookie)
 		return ALLOW;
 	if (CTX_READ(ctx->type) == SOCK_STREAM)

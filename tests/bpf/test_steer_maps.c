@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What dmmd writes: generations, instance slots, reserved ports, and the sweep of the flow list. */
+/* What dmmd writes: generations, instance slots, reserved ports, and the list of ended flows. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <sched.h>
@@ -365,68 +365,6 @@ static void the_latest_flows_are_kept(void **state)
 	assert_int_equal(see_flows().last, 8);
 }
 
-/* --- the sweep --- */
-
-static void addr_of(int fd, int (*ask)(int, struct sockaddr *, socklen_t *), __u8 *ret_addr,
-		    __be16 *ret_port)
-{
-	struct sockaddr_storage ss;
-	socklen_t len = sizeof(ss);
-
-	assert_int_equal(ask(fd, (struct sockaddr *)&ss, &len), 0);
-	if (ss.ss_family == AF_INET) {
-		memset(ret_addr + 10, 0xff, 2);
-		memcpy(ret_addr + 12, &((struct sockaddr_in *)&ss)->sin_addr, 4);
-	} else {
-		memcpy(ret_addr, &((struct sockaddr_in6 *)&ss)->sin6_addr, 16);
-	}
-	*ret_port = ((struct sockaddr_in *)&ss)->sin_port; /* in the same place */
-}
-
-/* Listens on loopback and connects to it, as an application to its relay. */
-static int connect_relay_leg(int family, int *ret_listener, struct dmm_tuple *ret)
-{
-	struct sockaddr_in6 sa6 = { .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT };
-	struct sockaddr_in sa = { .sin_family = AF_INET,
-				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	struct sockaddr *to = family == AF_INET ? (void *)&sa : (void *)&sa6;
-	socklen_t len = family == AF_INET ? sizeof(sa) : sizeof(sa6);
-	int fd = socket(family, SOCK_STREAM, 0);
-
-	*ret_listener = socket(family, SOCK_STREAM, 0);
-	assert_int_equal(bind(*ret_listener, to, len), 0);
-	assert_int_equal(listen(*ret_listener, 1), 0);
-	assert_int_equal(getsockname(*ret_listener, to, &len), 0);
-	assert_int_equal(connect(fd, to, len), 0);
-	memset(ret, 0, sizeof(*ret));
-	addr_of(fd, getsockname, ret->app, &ret->app_port);
-	addr_of(fd, getpeername, ret->relay, &ret->relay_port);
-	return fd;
-}
-
-static void sweep_takes_tuples_without_a_socket(void **state)
-{
-	static const int families[] = { AF_INET, AF_INET6 };
-	dmm_autoclose int map = steerrig_pin("maps/dmm_tuples");
-	struct dmm_peer peer = {};
-
-	(void)state;
-	for (unsigned int i = 0; i < DMM_ARRAY_SIZE(families); i++) {
-		struct linger reset = { 1, 0 };
-		struct dmm_tuple tuple;
-		int listener, fd = connect_relay_leg(families[i], &listener, &tuple);
-
-		assert_int_equal(bpf_map_update_elem(map, &tuple, &peer, BPF_ANY), 0);
-		assert_int_equal(dmm_steer_sweep(steer), 0);
-		assert_int_equal(bpf_map_lookup_elem(map, &tuple, &peer), 0);
-		assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)), 0);
-		close(fd);
-		assert_int_equal(dmm_steer_sweep(steer), 0);
-		assert_int_equal(bpf_map_lookup_elem(map, &tuple, &peer), -ENOENT);
-		close(listener);
-	}
-}
-
 static int run(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -439,7 +377,6 @@ static int run(void)
 		cmocka_unit_test(reserved_ports_are_merged_and_given_back),
 		cmocka_unit_test(ended_flows_are_listed_for_a_minute),
 		cmocka_unit_test(the_latest_flows_are_kept),
-		cmocka_unit_test(sweep_takes_tuples_without_a_socket),
 	};
 
 	return cmocka_run_group_tests(tests, open_steer, close_steer);

@@ -325,7 +325,11 @@ def cgroups_that_are_missing_are_a_warning(w):
       action: {stack: fast}"""))
     says(r, 0, ("policy.yaml:9:23: warning[W107]", "/not/there"))
     assert w.is_steered(w.port())
+    with w.unchanged():
+        r = w.ctl("apply", "--strict", f"{w.dir}/policy.yaml", check=False)
+        says(r, 5, ("warning[W107]", "1 warning, which are errors here; nothing was changed"))
     w.apply(w.policy())
+    w.ctl("apply", "--strict", f"{w.dir}/policy.yaml")
     for path in ("/fast/../kernel", "relative", "/../.."):
         w.refused(w.policy(rules=f"""
     - name: odd
@@ -547,6 +551,36 @@ def start_with_a_bad_policy(w):
         said = says(start(w, "--policy", bad), 5, ("bad.yaml:10:", "error[E012]", "'fast'"))
         assert "nothing was changed" in said, said
         assert "clsact" not in w.run("tc", "qdisc", "show", "dev", "lo", host="server").stdout
+
+
+@test
+def restart_with_a_policy_that_is_no_good(w):
+    """What was live goes on, and status says which it is and why."""
+    bad = f"{w.dir}/worse.yaml"
+    with open(bad, "w") as f:
+        f.write(w.policy().replace("stack: fast,", "stack: fsat,"))
+    for path, why in ((f"{w.dir}/missing.yaml", "No such file"), (bad, "1 error")):
+        w.stop()
+        w.restart("--stacks-dir", f"{w.dir}/stacks", "--policy", path)
+        w.ready()
+        status = w.ctl_json("status")
+        assert status["policy"]["name"] == "test" and status["policy"]["rules"] == 1, status
+        assert status["health"] == "degraded", status
+        assert [p for p in status["problems"] if path in p and why in p], status["problems"]
+        assert w.is_steered(w.port()) and "going on with the policy before" in w.log()
+        w.apply(w.policy())
+        assert w.ctl_json("status")["health"] == "ok"
+    # nor is what was stored of any use: the pins say what is live
+    w.stop()
+    with open(f"{w.dir}/state/policy.yaml", "w") as f:
+        f.write("{ broken")
+    w.restart("--stacks-dir", f"{w.dir}/stacks", "--policy", bad)
+    policy = w.ctl_json("status")["policy"]
+    assert (policy["name"], policy["rules"], policy["stacks"]) == ("test", 1, 1), policy
+    assert w.is_steered(w.port())
+    w.apply(w.policy())
+    w.stop()
+    w.start_dmmd(policy=True)
 
 
 @test

@@ -149,7 +149,8 @@ def flow_filters(w):
     assert pids("dport", "1") == set()
     flow, = w.ctl_json("flows", "list", "pid", str(fast))["items"]
     assert 500 <= flow["bytes_sent"] <= 502 and 1000 <= flow["bytes_received"] <= 1002, flow
-    for wrong in (["stack"], ["colour", "red"]):
+    for wrong in (["stack"], ["colour", "red"], ["state", "bogus"], ["reason", "bogus"],
+                  ["dport", "99999"], ["sport", "x"], ["pid", ""]):
         assert w.ctl("flows", "list", *wrong, check=False).returncode == 2
 
 

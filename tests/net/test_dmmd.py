@@ -778,6 +778,7 @@ def crash_loop_is_given_up_in_plain_sight(w):
     said = r.stderr + r.stdout
     assert r.returncode == 1, (r.returncode, said)
     assert "stack 'fast' (plug-in 'crash') did not start: killed by SIGABRT" in said, said
+    assert "before stays; reset meanwhile: the flows of stack fast#0" in said, said
     assert w.ctl_json("status")["policy"]["generation"] == generation
     w.ready()
     w.check_policy()

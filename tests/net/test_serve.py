@@ -110,6 +110,40 @@ def who_listened_before_the_attach_stays_in_the_kernel_and_is_told(w):
     w.serve_by("fast")
 
 
+def listen_when_told(line):
+    """The socket is made at once, everything else later."""
+    with socket.socket() as s:
+        line.send(b"M")
+        line.recv(1)
+        s.bind(("0.0.0.0", PORT))
+        s.listen(16)
+        line.send(b"L")
+        serve(s)
+
+
+@test
+def a_socket_that_is_older_than_the_policy(w):
+    """It listens under a newer one: in a cgroup that no rule named before."""
+    line, other = socket.socketpair()
+    line.settimeout(20)
+    w.cgroup("/late")
+    w.ctl("attach", "--cgroup", "/late")
+    w.serve_by("kernel")
+    child = w.start(listen_when_told, other, cgroup="/late")
+    assert line.recv(1) == b"M"
+    w.apply(w.policy(rules="""
+    - name: late
+      match: {cgroup: /late, proto: tcp, direction: listen}
+      action: {stack: fast}"""))
+    w.ready()
+    line.send(b"G")
+    assert line.recv(1) == b"L"
+    assert w.by_stack(w.client4)
+    child.kill()
+    w.serve_by("fast")
+    w.ctl("detach", "--cgroup", "/late")
+
+
 @test
 def a_port_belongs_to_its_address(w):
     """Another server on the same port of another address has its clients by the kernel."""

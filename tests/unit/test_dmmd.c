@@ -73,12 +73,19 @@ static void options_take_their_value_either_way(void **state)
 static void wrong_options_are_usage_errors(void **state)
 {
 	static const char *const wrong[][2] = {
-		{ "--nonsense", NULL },	 { "file", NULL },
-		{ "--run-dir", NULL },	 { "--run-dir=", NULL },
-		{ "--run-dirx", "/x" },	 { "--log-level", "loud" },
-		{ "--dead-after", "x" }, { "--dead-after", "nan" },
-		{ "--dead-after", "0" }, { "--foreground=1", NULL },
-		{ "-x", NULL },		 { "--", NULL },
+		{ "--nonsense", NULL },
+		{ "file", NULL },
+		{ "--run-dir", NULL },
+		{ "--run-dir=", NULL },
+		{ "--run-dirx", "/x" },
+		{ "--log-level", "loud" },
+		{ "--dead-after", "x" },
+		{ "--dead-after", "nan" },
+		{ "--dead-after", "0" },
+		{ "--foreground=1", NULL },
+		{ "--stale-after", "0.2" }, /* healthy ones beat that seldom */
+		{ "-x", NULL },
+		{ "--", NULL },
 	};
 	struct dmmd_options o;
 

@@ -210,7 +210,7 @@ static struct json_object *instance_json(const struct answer *answer)
 	dmm_json_set_text(obj, "state", state_word(answer->instance.state));
 	if (decision->beat_age_ns != UINT64_MAX)
 		dmm_json_set_u64(obj, "heartbeat_ms", decision->beat_age_ns / 1000000);
-	if (decision->has_route) {
+	if (decision->has_route && decision->route.ifindex) {
 		dmm_report_endpoint(decision->route.source, 0, source, sizeof(source));
 		*strrchr(source, ':') = '\0';
 		if (!answer->names_known || !if_indextoname(decision->route.ifindex, ifname))

@@ -9,26 +9,58 @@
 struct filter {
 	const char *word;
 	const char *key;
-	enum { BY_TEXT, BY_STATE, BY_NUMBER, BY_PORT /* the key's text ends in it */ } by;
+	enum {
+		BY_TEXT,
+		BY_STATE,
+		BY_REASON,
+		BY_NUMBER,
+		BY_PORT /* the key's text ends in it */
+	} by;
 	const char *value; /* NULL: not asked for */
 };
 
-/* A value that no flow can have is a slip; else nothing would be listed, without a word. */
-static bool is_possible(const struct filter *filter)
+static bool is_reason(const char *word)
 {
-	if (filter->by == BY_STATE)
-		return dmm_report_flow_state(filter->value) >= 0;
-	if (filter->by == BY_NUMBER || filter->by == BY_PORT)
-		return filter->value[strspn(filter->value, "0123456789")] == '\0';
-	return true;
+	for (int reason = 0; reason < DMM_NUM_REASONS; reason++)
+		if (dmm_streq(dmm_reason_word(reason), word))
+			return true;
+	return false;
+}
+
+static bool is_number(const char *text, unsigned long max)
+{
+	return text[0] && !text[strspn(text, "0123456789")] && strtoul(text, NULL, 10) <= max;
+}
+
+/* A value that no flow can have is a slip, else nothing would be listed without a word: what it should
+ * be, or NULL. */
+static const char *impossible(const struct filter *filter)
+{
+	const char *value = filter->value;
+
+	switch (filter->by) {
+	case BY_STATE:
+		return dmm_report_flow_state(value) >= 0
+			       ? NULL
+			       : "is none of connecting, established, closing, closed, failed, reset";
+	case BY_REASON:
+		return is_reason(value) ? NULL : "is no reason (`dmmctl stats --all` has them)";
+	case BY_NUMBER:
+		return is_number(value, UINT32_MAX) ? NULL : "is not a number";
+	case BY_PORT:
+		return is_number(value, 65535) ? NULL : "is not a port";
+	default:
+		return NULL;
+	}
 }
 
 static int parse_filters(const struct ctl *ctl, struct filter *filters, unsigned int n)
 {
-	char text[128];
+	char text[192];
 
 	for (int i = 0; i < ctl->argc; i += 2) {
 		struct filter *found = NULL;
+		const char *why;
 
 		for (unsigned int f = 0; f < n; f++)
 			if (dmm_streq(filters[f].word, ctl->argv[i]))
@@ -40,12 +72,10 @@ static int parse_filters(const struct ctl *ctl, struct filter *filters, unsigned
 			return usage(ctl, text);
 		}
 		found->value = ctl->argv[i + 1];
-		if (!is_possible(found)) {
-			snprintf(text, sizeof(text), "%.20s %.40s: %s", found->word, found->value,
-				 found->by == BY_STATE
-					 ? "connecting, established, closing, closed, "
-					   "failed or reset"
-					 : "not a number");
+		why = impossible(found);
+		if (why) {
+			snprintf(text, sizeof(text), "%s: '%.40s' %s", found->word, found->value,
+				 why);
 			return usage(ctl, text);
 		}
 	}
@@ -163,7 +193,7 @@ int cmd_flows_list(struct ctl *ctl)
 	};
 	struct filter filters[] = {
 		{ "stack", "stack", BY_TEXT, NULL },  { "rule", "rule", BY_TEXT, NULL },
-		{ "state", "state", BY_STATE, NULL }, { "reason", "reason", BY_TEXT, NULL },
+		{ "state", "state", BY_STATE, NULL }, { "reason", "reason", BY_REASON, NULL },
 		{ "pid", "pid", BY_NUMBER, NULL },    { "comm", "comm", BY_TEXT, NULL },
 		{ "dport", "remote", BY_PORT, NULL }, { "sport", "local", BY_PORT, NULL },
 	};

@@ -220,7 +220,7 @@ static int check_text(const struct ctl *ctl, const char *path, const char *text,
 int cmd_apply(struct ctl *ctl)
 {
 	dmm_autofree char *text = NULL;
-	struct json_object *result = NULL;
+	struct json_object *result = NULL, *args;
 	const char *path;
 	size_t len;
 	int r;
@@ -235,7 +235,9 @@ int cmd_apply(struct ctl *ctl)
 	r = check_text(ctl, path, text, len);
 	if (r != CTL_OK)
 		return r;
-	r = ask_daemon(ctl, "apply", policy_args(path, text, len), &result);
+	args = policy_args(path, text, len);
+	dmm_json_set_bool(args, "strict", ctl->opt[OPT_STRICT]);
+	r = ask_daemon(ctl, "apply", args, &result);
 	if (r != CTL_OK)
 		return r;
 	print_messages(ctl, result);

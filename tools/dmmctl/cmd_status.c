@@ -37,6 +37,18 @@ static void print_beside(struct json_object *item)
 	       dmm_streq(id, "0") ? "" : id);
 }
 
+static void print_stack(struct json_object *stack)
+{
+	const char *got = get_text(stack, "got");
+
+	printf("  %-10s %-10s %s on %s", get_text(stack, "instance"), get_text(stack, "state"),
+	       get_text(stack, "plugin"), get_text(stack, "interface"));
+	if (got[0]) /* it runs */
+		printf(" (%s), pid %s, %s flows", got, get_text(stack, "pid"),
+		       get_text(stack, "flows"));
+	printf(", %s restarts\n", get_text(stack, "restarts"));
+}
+
 static void print_status(const struct ctl *ctl, struct json_object *status)
 {
 	struct json_object *flows = get_member(status, "flows");
@@ -51,15 +63,8 @@ static void print_status(const struct ctl *ctl, struct json_object *status)
 	printf("; flows %s userspace / %s kernel; health %s\n", get_text(flows, "userspace"),
 	       get_text(flows, "kernel"),
 	       paint(ctl, ok ? COLOR_GOOD : COLOR_BAD, ok ? "OK" : "DEGRADED"));
-	for (size_t i = 0; stacks && i < json_object_array_length(stacks); i++) {
-		struct json_object *stack = json_object_array_get_idx(stacks, i);
-
-		printf("  %-10s %-10s %s on %s (%s), pid %s, %s flows, %s restarts\n",
-		       get_text(stack, "instance"), get_text(stack, "state"),
-		       get_text(stack, "plugin"), get_text(stack, "interface"),
-		       get_text(stack, "got"), get_text(stack, "pid"), get_text(stack, "flows"),
-		       get_text(stack, "restarts"));
-	}
+	for (size_t i = 0; stacks && i < json_object_array_length(stacks); i++)
+		print_stack(json_object_array_get_idx(stacks, i));
 	for (size_t i = 0; problems && i < json_object_array_length(problems); i++)
 		printf("  %s %s\n", paint(ctl, COLOR_WARN, "problem:"),
 		       json_object_get_string(json_object_array_get_idx(problems, i)));

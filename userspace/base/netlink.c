@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdbool.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include <linux/inet_diag.h>
@@ -77,4 +78,16 @@ int dmm_netlink_tcp_sockets(uint32_t states, mnl_cb_t cb, void *ctx)
 		r = ask_for_sockets(nl, AF_INET6, states, cb, ctx);
 	mnl_socket_close(nl);
 	return r;
+}
+
+void dmm_netlink_addr(uint8_t ret[16], int family, const uint32_t addr[4])
+{
+	static const uint8_t mapped[12] = { [10] = 0xff, [11] = 0xff };
+
+	if (family == AF_INET6) {
+		memcpy(ret, addr, 16);
+		return;
+	}
+	memcpy(ret, mapped, sizeof(mapped));
+	memcpy(ret + sizeof(mapped), addr, 4);
 }

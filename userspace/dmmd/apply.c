@@ -22,7 +22,7 @@
 struct dmmd_job {
 	struct dmmd *d;
 	struct dmmd_job *next; /* that waits behind this one */
-	bool restore;
+	bool restore, strict;
 	struct dmm_policy *policy;
 	struct dmm_findings found;
 	struct dmm_tables tables;
@@ -61,6 +61,7 @@ static int job_new(struct dmmd *d, const struct dmmd_policy_text *policy, dmmd_d
 	job->d = d;
 	job->done = done;
 	job->ctx = ctx;
+	job->strict = policy->strict;
 	dmmd_classes_init(&job->classes);
 	job->file = strdup(policy->file);
 	job->path = strdup(policy->path ? policy->path : policy->file);
@@ -121,7 +122,8 @@ static void fail_reason(struct dmmd_job *job, int err, char *reason)
 	fail(job, err, EXIT_FAILED, hint, "%s", reason);
 }
 
-static struct json_object *report(const struct dmmd_job *job, const char *kind)
+/* @done: it says what was done, else what would be. */
+static struct json_object *report(const struct dmmd_job *job, const char *kind, bool done)
 {
 	dmm_autofree char *findings = findings_text(&job->found);
 	struct json_object *doc = dmm_json_document(kind);
@@ -139,11 +141,12 @@ static struct json_object *report(const struct dmmd_job *job, const char *kind)
 	for (unsigned int i = 0; i < job->plan.n; i++) {
 		char text[256];
 
-		dmmd_step_describe(&job->plan.steps[i], text, sizeof(text));
+		dmmd_step_describe(&job->plan.steps[i], done, text, sizeof(text));
 		if (text[0])
 			json_object_array_add(messages, json_object_new_string(text));
 	}
 	json_object_object_add(doc, "messages", messages);
+	dmm_json_set_bool(doc, "dry_run", !done);
 	return doc;
 }
 
@@ -211,6 +214,12 @@ static int prepare(struct dmmd_job *job)
 		     job->file, job->found.errors, job->found.errors == 1 ? "" : "s");
 		return -EINVAL;
 	}
+	if (r == 0 && job->strict && job->found.warnings) {
+		fail(job, -EINVAL, EXIT_BAD_POLICY, NULL,
+		     "%s: %u warning%s, which are errors here; nothing was changed", job->file,
+		     job->found.warnings, job->found.warnings == 1 ? "" : "s");
+		return -EINVAL;
+	}
 	if (r < 0)
 		fail(job, r, EXIT_FAILED, NULL, "%s: %s; nothing was changed", job->file,
 		     strerror(-r));
@@ -229,8 +238,7 @@ void dmmd_check(struct dmmd *d, const struct dmmd_policy_text *policy, const cha
 	}
 	if (prepare(job) < 0)
 		return;
-	doc = report(job, kind);
-	dmm_json_set_bool(doc, "dry_run", true);
+	doc = report(job, kind, false);
 	done(ctx, doc, NULL);
 	job_free(job);
 }
@@ -277,6 +285,24 @@ static void roll_back(struct dmmd_job *job)
 	job_over(job);
 }
 
+/* What it has cost though nothing was applied; "": nothing. */
+static void describe_cost(const struct dmmd_job *job, char *ret, size_t size)
+{
+	const char *before = "; reset meanwhile: the flows of stack ";
+	size_t len = 0;
+
+	ret[0] = '\0';
+	for (unsigned int i = 0; i < job->plan.n && len < size; i++) {
+		const struct dmmd_step *step = &job->plan.steps[i];
+
+		if (step->kind != DMMD_STEP_CHANGE && step->kind != DMMD_STEP_REPLACE)
+			continue;
+		len += snprintf(ret + len, size - len, "%s%s#%u", before, step->spec.name,
+				step->spec.index);
+		before = ", ";
+	}
+}
+
 static int class_of_servers(void *ctx, uint64_t cgroup_id)
 {
 	return dmmd_cgroups_next_class(ctx, cgroup_id);
@@ -321,6 +347,8 @@ static void remember(struct dmmd_job *job)
 	memcpy(d->live.name, job->policy->name, sizeof(d->live.name));
 	d->live.rules = job->policy->n_rules;
 	d->live.stacks = job->policy->n_stacks;
+	if (!d->fell_back || d->notified)
+		d->policy_problem[0] = '\0';
 	r = dmmd_state_keep_policy(d->options.state_dir, job->generation);
 	if (r < 0)
 		dmm_err(r, "%s/policy.yaml", d->options.state_dir);
@@ -395,7 +423,7 @@ static void tell_late(struct dmmd *d, struct json_object *doc)
 static void commit(struct dmmd_job *job)
 {
 	uint32_t before = job->d->state.generation;
-	struct json_object *doc = report(job, "PolicyApplied");
+	struct json_object *doc = report(job, "PolicyApplied", true);
 	uint64_t took = dmm_now_ns() - job->begun_at;
 
 	dmm_info("policy %s: generation %u live after %llu.%llu ms, %zu rules, %zu stacks",
@@ -411,7 +439,6 @@ static void commit(struct dmmd_job *job)
 	dmmd_save(job->d);
 	dmm_json_set_u64(doc, "generation", job->generation);
 	dmm_json_set_u64(doc, "previous_generation", before);
-	dmm_json_set_bool(doc, "dry_run", false);
 	json_object_object_add(doc, "took_ms",
 			       json_object_new_double((double)took / DMM_NS_PER_MS));
 	job->done(job->ctx, doc, NULL);
@@ -423,15 +450,16 @@ static void begin_next(struct dmmd *d);
 static void finish(struct dmmd_job *job)
 {
 	struct dmmd *d = job->d;
-	char reason[512];
+	char reason[512], cost[256];
 	int r = job->err ? job->err : install(job, reason, sizeof(reason));
 
 	if (r == 0) {
 		commit(job);
 	} else if (job->err) {
 		roll_back(job);
+		describe_cost(job, cost, sizeof(cost));
 		fail(job, r, EXIT_FAILED, "the instance's log has more",
-		     "%s: a stack did not start; the policy before stays", job->file);
+		     "%s: a stack did not start; the policy before stays%s", job->file, cost);
 	} else {
 		roll_back(job);
 		fail_reason(job, r, reason);

@@ -20,6 +20,7 @@ struct dmmd_policy_text {
 	const char *path; /* in full, for explain and SIGHUP; NULL: as @file */
 	const char *text;
 	size_t len;
+	bool strict; /* warnings are errors */
 };
 
 /* Exactly one of the two is given, and is the callee's to release. */

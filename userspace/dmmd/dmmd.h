@@ -33,6 +33,8 @@ struct dmmd {
 	/* Persistent. Its stacks are filled in from @inst by dmmd_save(). */
 	struct dmmd_state state;
 	struct dmmd_live live;
+	char policy_problem[256]; /* why the file that it should come from is not live; "": none */
+	bool fell_back;		  /* at start, to the last good one */
 	struct dmmd_cgroups cgroups;
 	struct dmmd_inst *inst[DMM_MAX_INSTANCES];		/* by slot; NULL: free */
 	struct dmmd_job *job;					/* the apply that is under way */

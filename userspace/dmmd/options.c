@@ -128,7 +128,7 @@ static int parse_seconds(const char *value, uint64_t *ret_ms)
 	char *end;
 	double seconds = strtod(value, &end);
 
-	if (end == value || *end || !(seconds >= 0.1 && seconds <= 86400))
+	if (end == value || *end || !(seconds >= 0.4 && seconds <= 86400))
 		return -EINVAL;
 	*ret_ms = (uint64_t)(seconds * 1000);
 	return 0;
@@ -146,7 +146,7 @@ static int set(struct dmmd_options *options, const struct option_spec *s, const 
 		return DMMD_GO_ON;
 	case SECONDS:
 		if (parse_seconds(value, field) < 0)
-			return usage("'%s' is no number of seconds (0.1 to 86400)", value);
+			return usage("'%s' is no number of seconds (0.4 to 86400)", value);
 		return DMMD_GO_ON;
 	case LEVEL:
 		if (parse_level(value, field) < 0)

@@ -13,6 +13,7 @@
 
 #include "base/hostsock.h"
 #include "base/unixsock.h"
+#include "base/sockopt.h"
 #include "base/util.h"
 #include "dmmd/dmmd.h"
 #include "dmmd/inst.h"
@@ -46,11 +47,6 @@ void dmmd_parcel_close(struct dmmd_parcel *parcel)
 	close_fds(parcel->xsks, DMM_ARRAY_SIZE(parcel->xsks));
 }
 
-static int set_int(int fd, int level, int name, int value)
-{
-	return setsockopt(fd, level, name, &value, sizeof(value)) < 0 ? -errno : 0;
-}
-
 /* --- the relay's listeners --- */
 
 static int relay_bind(int fd, int family, uint16_t *ret_port)
@@ -76,13 +72,13 @@ static int relay_listen(int family, int *ret_fd, uint16_t *ret_port)
 
 	if (fd < 0)
 		return -errno;
-	r = set_int(fd, SOL_SOCKET, SO_RCVBUF, DMMD_RELAY_BUFFER);
+	r = dmm_set_sockopt(fd, SOL_SOCKET, SO_RCVBUF, DMMD_RELAY_BUFFER);
 	if (r == 0)
-		r = set_int(fd, SOL_SOCKET, SO_SNDBUF, DMMD_RELAY_BUFFER);
+		r = dmm_set_sockopt(fd, SOL_SOCKET, SO_SNDBUF, DMMD_RELAY_BUFFER);
 	if (r == 0 && family == AF_INET6)
-		r = set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+		r = dmm_set_sockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
 	if (r == 0 && family == AF_INET6) /* ::1 may be switched off: then nobody connects */
-		r = set_int(fd, IPPROTO_IPV6, IPV6_FREEBIND, 1);
+		r = dmm_set_sockopt(fd, IPPROTO_IPV6, IPV6_FREEBIND, 1);
 	if (r == 0)
 		r = relay_bind(fd, family, &port);
 	if (r == 0 && listen(fd, RELAY_BACKLOG) < 0)

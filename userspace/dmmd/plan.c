@@ -253,9 +253,10 @@ const struct dmmd_step *dmmd_plan_find(const struct dmmd_plan *plan, const char 
 	return NULL;
 }
 
-void dmmd_step_describe(const struct dmmd_step *step, char *ret, size_t size)
+void dmmd_step_describe(const struct dmmd_step *step, bool done, char *ret, size_t size)
 {
 	const struct dmmd_spec *spec = &step->spec;
+	const char *was = done ? "" : "to be ";
 	char name[DMM_INST_NAME_LEN];
 
 	/* one with a single instance is that */
@@ -265,24 +266,28 @@ void dmmd_step_describe(const struct dmmd_step *step, char *ret, size_t size)
 	case DMMD_STEP_KEEP:
 		break;
 	case DMMD_STEP_KICK:
-		snprintf(ret, size, "stack %s: is being started again", name);
+		snprintf(ret, size, "stack %s: %s", name,
+			 done ? "is being started again" : "to be started again");
 		break;
 	case DMMD_STEP_AGAIN:
-		snprintf(ret, size, "stack %s: drains; started again after its last flow", name);
+		snprintf(ret, size, "stack %s: drains; %sstarted again after its last flow", name,
+			 was);
 		break;
 	case DMMD_STEP_START:
-		snprintf(ret, size, "stack %s: started on %s, local ports %u-%u", name,
+		snprintf(ret, size, "stack %s: %sstarted on %s, local ports %u-%u", name, was,
 			 spec->interface, spec->ports.first, spec->ports.last);
 		break;
 	case DMMD_STEP_CHANGE:
-		snprintf(ret, size, "stack %s: changed, restarted; its flows are reset", name);
+		snprintf(ret, size, "stack %s: changed, %srestarted; its flows %s reset", name, was,
+			 done ? "are" : "will be");
 		break;
 	case DMMD_STEP_DRAIN:
-		snprintf(ret, size, "stack %s: removed, ends after its last flow", name);
+		snprintf(ret, size, "stack %s: %sremoved, %s after its last flow", name, was,
+			 done ? "ends" : "will end");
 		break;
 	case DMMD_STEP_REPLACE:
-		snprintf(ret, size, "stack %s: removed, another takes %s; its flows are reset",
-			 spec->name, spec->interface);
+		snprintf(ret, size, "stack %s: %sremoved, another takes %s; its flows %s reset",
+			 spec->name, was, spec->interface, done ? "are" : "will be");
 		break;
 	}
 }

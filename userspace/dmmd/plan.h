@@ -39,7 +39,7 @@ int dmmd_plan_make(struct dmmd *d, const struct dmm_policy *policy, bool restore
 		   struct dmmd_plan *ret, struct dmm_findings *found);
 
 /* One sentence for the operator; "" where nothing happens. */
-void dmmd_step_describe(const struct dmmd_step *step, char *ret, size_t size);
+void dmmd_step_describe(const struct dmmd_step *step, bool done, char *ret, size_t size);
 
 const struct dmmd_step *dmmd_plan_find(const struct dmmd_plan *plan, const char *stack,
 				       uint32_t index);

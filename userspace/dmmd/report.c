@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reports: status, stacks and counters. Flows are in report_flows.c. */
+/* Reports: status, stacks and counters. Flows are in report_flows.c, what is wrong in
+ * report_problems.c. */
 #include "dmmd/report.h"
 
 #include <dmm/stack.h>
@@ -198,42 +199,6 @@ static struct json_object *flow_counts(struct dmmd *d)
 	return item;
 }
 
-static void add_problem(struct json_object *problems, const char *what, const char *name,
-			const char *why)
-{
-	char text[1024];
-
-	/* a hint after it is for the log */
-	snprintf(text, sizeof(text), "%s %s: %.*s", what, name, (int)strcspn(why, "\n"), why);
-	json_object_array_add(problems, json_object_new_string(text));
-}
-
-static struct json_object *problems(struct dmmd *d)
-{
-	struct json_object *list = json_object_new_array();
-	char missed[256];
-
-	for (unsigned int i = 0; i < DMM_MAX_INSTANCES; i++) {
-		struct dmmd_inst *inst = d->inst[i];
-
-		if (inst && (inst->life == DMMD_DEAD || inst->life == DMMD_FAILED))
-			add_problem(list, "stack", inst->spec.name,
-				    inst->last_death[0] ? inst->last_death : "not running");
-	}
-	for (size_t i = 0; i < d->cgroups.n; i++)
-		if (d->cgroups.items[i].problem[0])
-			add_problem(list, "cgroup", d->cgroups.items[i].path,
-				    d->cgroups.items[i].problem);
-	if (d->mirror_problem[0])
-		add_problem(list, "addresses", "and routes", d->mirror_problem);
-	if (d->repair.problem[0])
-		add_problem(list, "attachments", "that cannot be kept", d->repair.problem);
-	dmmd_missed_syns(d, missed, sizeof(missed));
-	if (missed[0])
-		add_problem(list, "filter", "on lo", missed);
-	return list;
-}
-
 static struct json_object *beside_items(struct dmmd *d)
 {
 	struct json_object *items = json_object_new_array();
@@ -260,7 +225,7 @@ struct json_object *dmmd_report_status(struct dmmd *d)
 	struct json_object *wrong;
 
 	dmmd_look_beside(d);
-	wrong = problems(d);
+	wrong = dmmd_report_problems(d);
 
 	dmm_json_set_text(doc, "version", DMM_VERSION);
 	dmm_json_set_u64(doc, "pid", getpid());

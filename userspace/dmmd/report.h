@@ -10,6 +10,7 @@ struct dmmd_inst;
 
 struct json_object *dmmd_report_version(void);
 struct json_object *dmmd_report_status(struct dmmd *d);
+struct json_object *dmmd_report_problems(struct dmmd *d);
 struct json_object *dmmd_report_stack(struct dmmd_inst *inst);
 struct json_object *dmmd_report_stacks(struct dmmd *d);
 struct json_object *dmmd_report_flows(struct dmmd *d, uint64_t limit);

@@ -191,6 +191,32 @@ static void log_error_object(struct json_object *error)
 		dmm_error("hint: %s", hint);
 }
 
+/* Pins outlive what is known of them here: the policy's name is in there, too. */
+static void adopt_live(struct dmmd *d)
+{
+	struct dmm_gen_meta meta;
+
+	if (d->live.name[0] || dmm_view_meta(d->view, &meta) < 0 || !meta.generation)
+		return;
+	memcpy(d->live.name, meta.policy, sizeof(d->live.name));
+	d->live.rules = meta.n_rules;
+	for (unsigned int i = 0; i < DMM_MAX_INSTANCES; i++)
+		if (d->inst[i] && !d->inst[i]->removed && d->inst[i]->spec.index == 0)
+			d->live.stacks++;
+}
+
+static void serve(struct dmmd *d)
+{
+	if (d->notified)
+		return;
+	adopt_live(d);
+	d->notified = true;
+	dmmd_notify("READY=1");
+	dmm_info("dmmd %s serves %s", DMM_VERSION, d->options.bpffs);
+}
+
+static bool go_on(struct dmmd *d);
+
 static void applied(void *ctx, struct json_object *result, struct json_object *error)
 {
 	struct dmmd *d = ctx;
@@ -203,17 +229,18 @@ static void applied(void *ctx, struct json_object *result, struct json_object *e
 	}
 	if (findings)
 		fputs(findings, stderr);
-	if (error)
+	if (error) {
 		log_error_object(error);
+		snprintf(d->policy_problem, sizeof(d->policy_problem), "%s",
+			 dmm_json_text(error, "text"));
+	}
 	/* a first start that fails is a failed start; once there is something to go on with, go on */
 	if (error && !d->notified && d->options.policy && d->state.generation == 0) {
 		dmm_json_u64(error, "exit", 255, &code);
 		d->exit_code = (int)code;
 		d->loop.stop = true;
-	} else if (!d->notified) {
-		d->notified = true;
-		dmmd_notify("READY=1");
-		dmm_info("dmmd %s serves %s", DMM_VERSION, d->options.bpffs);
+	} else if (!error || d->notified || !go_on(d)) {
+		serve(d);
 	}
 	json_object_put(result);
 	json_object_put(error);
@@ -225,8 +252,11 @@ static int apply_file(struct dmmd *d, const char *path, bool restore)
 	struct dmmd_policy_text policy = { .file = path };
 	int r = dmm_file_read(path, POLICY_MAX, &text, &policy.len);
 
-	if (r < 0)
+	if (r < 0) {
+		snprintf(d->policy_problem, sizeof(d->policy_problem), "%s: %s", path,
+			 strerror(-r));
 		return dmm_err(r, "policy %s", path);
+	}
 	policy.text = text;
 	dmmd_apply(d, &policy, restore, applied, d);
 	return 0;
@@ -256,16 +286,25 @@ static int apply_last_good(struct dmmd *d)
 	return 0;
 }
 
+/* What was live is worth more than a file that cannot be used. False: nothing is on its way. */
+static bool go_on(struct dmmd *d)
+{
+	if (!d->options.policy || d->fell_back)
+		return false;
+	d->fell_back = true;
+	dmm_warning("going on with the policy before");
+	return apply_last_good(d) == 0;
+}
+
 int dmmd_policy_init(struct dmmd *d)
 {
 	int r = d->options.policy ? apply_file(d, d->options.policy, true) : apply_last_good(d);
 
-	/* what is live already is worth more than a file that cannot be read */
-	if (r < 0 && d->state.generation > 0) {
-		applied(d, json_object_new_object(), NULL);
-		return 0;
-	}
-	return r;
+	if (r == 0 || d->state.generation == 0)
+		return r;
+	if (!go_on(d))
+		serve(d);
+	return 0;
 }
 
 static void reload(struct dmmd *d)

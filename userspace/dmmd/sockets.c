@@ -7,16 +7,12 @@
 #include <sys/socket.h>
 
 #include "base/log.h"
+#include "base/sockopt.h"
 #include "base/util.h"
 #include "dmmd/confine.h"
 #include "dmmd/dmmd.h"
 #include "dmmd/inst.h"
 #include "dmmd/parcel.h"
-
-static int set_one(int fd, int level, int name, int value)
-{
-	return setsockopt(fd, level, name, &value, sizeof(value)) < 0 ? -errno : 0;
-}
 
 static int bind_to(int fd, bool v4, uint16_t port)
 {
@@ -39,11 +35,12 @@ static int make_one(struct dmmd_inst *inst, bool v4, int *ret_fd)
 	if (fd < 0)
 		return -errno;
 	if (!v4)
-		r = set_one(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
-	r = r ? r : set_one(fd, SOL_SOCKET, SO_RCVBUF, DMMD_RELAY_BUFFER);
-	r = r ? r : set_one(fd, SOL_SOCKET, SO_SNDBUF, DMMD_RELAY_BUFFER);
+		r = dmm_set_sockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+	r = r ? r : dmm_set_sockopt(fd, SOL_SOCKET, SO_RCVBUF, DMMD_RELAY_BUFFER);
+	r = r ? r : dmm_set_sockopt(fd, SOL_SOCKET, SO_SNDBUF, DMMD_RELAY_BUFFER);
 	r = r ? r
-	      : set_one(fd, SOL_SOCKET, SO_REUSEADDR, 1); /* what is in TIME-WAIT is no hindrance */
+	      : dmm_set_sockopt(fd, SOL_SOCKET, SO_REUSEADDR,
+				1); /* what is in TIME-WAIT is no hindrance */
 	r = r ? r : dmm_steer_inst_mark(inst->d->steer, inst->slot, fd);
 	if (r == 0)
 		*ret_fd = DMM_TAKE_FD(fd);

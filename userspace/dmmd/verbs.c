@@ -149,6 +149,7 @@ static bool get_policy_text(struct dmmd_call *call, struct dmmd_policy_text *ret
 		.path = dmm_json_text(call->args, "path"),
 		.text = json_object_get_string(policy),
 		.len = json_object_get_string_len(policy),
+		.strict = dmm_json_bool(call->args, "strict"),
 	};
 	return true;
 }

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/sockopt.h"
 #include "base/util.h"
 #include "instance/watch.h"
 
@@ -345,11 +346,6 @@ void relay_reset_all(struct relay *relay)
 
 /* --- life --- */
 
-static int set_int(int fd, int level, int option, int value)
-{
-	return setsockopt(fd, level, option, &value, sizeof(value)) < 0 ? -errno : 0;
-}
-
 /* Set once and inherited by every accepted socket from its first packet on (its buffers are
  * dmmd's business: they must be set before listen()). The lingering makes
  * a dying instance show as a reset: never as the clean end of a stream that was cut. */
@@ -361,11 +357,11 @@ int relay_set_loopback_options(int fd)
 	if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0 ||
 	    setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) < 0)
 		return -errno;
-	r = r ? r : set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-	r = r ? r : set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-	r = r ? r : set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEP_IDLE);
-	r = r ? r : set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEP_INTERVAL);
-	r = r ? r : set_int(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEP_COUNT);
+	r = r ? r : dmm_set_sockopt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	r = r ? r : dmm_set_sockopt(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+	r = r ? r : dmm_set_sockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEP_IDLE);
+	r = r ? r : dmm_set_sockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEP_INTERVAL);
+	r = r ? r : dmm_set_sockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEP_COUNT);
 	return r;
 }
 

@@ -7,7 +7,7 @@
 #include "base/util.h"
 #include "steer/steer_internal.h"
 
-#define MAX_PROGRAMS 64
+#define MAX_PROGRAMS 1024 /* a cgroup takes 64, and each one above it as many */
 #ifndef BPF_F_QUERY_EFFECTIVE
 #define BPF_F_QUERY_EFFECTIVE (1U << 0)
 #endif
@@ -16,7 +16,8 @@
 struct listing {
 	void (*fn)(void *ctx, const struct dmm_beside *beside);
 	void *ctx;
-	bool passed; /* ours */
+	bool passed;  /* ours */
+	bool ingress; /* of lo */
 };
 
 static void name_program(uint32_t id, char *ret, size_t size)
@@ -33,14 +34,19 @@ static void name_program(uint32_t id, char *ret, size_t size)
 
 static void tell_filter(void *ctx, const struct dmm_lo_filter *filter)
 {
-	struct dmm_beside beside = { .where = "lo egress", .prog_id = filter->prog_id };
 	struct listing *listing = ctx;
+	struct dmm_beside beside = {
+		.where = "lo egress",
+		.prog_id = filter->prog_id,
+		.first = !listing->passed,
+	};
 
 	if (dmm_lo_is_our_place(filter)) {
 		listing->passed = true;
 		return;
 	}
-	beside.first = !listing->passed;
+	if (listing->ingress)
+		memcpy(beside.where, "lo ingress", sizeof("lo ingress"));
 	memcpy(beside.kind, filter->kind, sizeof(beside.kind));
 	memcpy(beside.name, filter->name, sizeof(beside.name));
 	listing->fn(listing->ctx, &beside);
@@ -129,8 +135,13 @@ int dmm_steer_beside(struct dmm_steer *steer,
 		     void (*fn)(void *ctx, const struct dmm_beside *beside), void *ctx)
 {
 	struct listing listing = { .fn = fn, .ctx = ctx };
-	int r = dmm_lo_each(tell_filter, &listing);
+	int r = dmm_lo_each(false, tell_filter, &listing);
 
+	if (r == 0) {
+		/* what ours lets go meets them */
+		listing.ingress = listing.passed = true;
+		r = dmm_lo_each(true, tell_filter, &listing);
+	}
 	if (r < 0)
 		return dmm_steer_fail(r, NULL, "cannot read the filters of lo");
 	list_tcx(&listing);

@@ -110,13 +110,15 @@ static int each_filter(unsigned int ifindex, uint32_t point, struct walk *walk)
 	return r == -EINVAL ? 0 : r; /* no clsact */
 }
 
-int dmm_lo_each(void (*fn)(void *ctx, const struct dmm_lo_filter *filter), void *ctx)
+int dmm_lo_each(bool ingress, void (*fn)(void *ctx, const struct dmm_lo_filter *filter), void *ctx)
 {
 	struct walk walk = { fn, ctx };
 	struct bpf_tc_hook hook;
-	int r = lo_hook(BPF_TC_EGRESS, &hook);
+	int r = lo_hook(ingress ? BPF_TC_INGRESS : BPF_TC_EGRESS, &hook);
 
-	return r < 0 ? r : each_filter(hook.ifindex, TC_H_MIN_EGRESS, &walk);
+	return r < 0 ? r
+		     : each_filter(hook.ifindex, ingress ? TC_H_MIN_INGRESS : TC_H_MIN_EGRESS,
+				   &walk);
 }
 
 bool dmm_lo_is_our_place(const struct dmm_lo_filter *filter)
@@ -145,7 +147,7 @@ static int look(struct search *ret)
 	int r;
 
 	*ret = (struct search){};
-	r = dmm_lo_each(search, ret);
+	r = dmm_lo_each(false, search, ret);
 	if (r < 0)
 		return dmm_steer_fail(r, NULL, "cannot read the filters of lo");
 	if (ret->found.handle)

@@ -129,7 +129,8 @@ int dmm_steer_reserve_ports(struct dmm_steer *steer, const struct dmm_port_range
 			    unsigned int n);
 
 /* --- upkeep --- */
-/* Removes the tuples of relay legs that are gone. Takes long where there are many sockets. */
+/* Removes what sockets left behind: tuples of relay legs that are gone, listeners that are, and what was
+ * noted because of them. Takes long where there are many sockets. */
 int dmm_steer_sweep(struct dmm_steer *steer);
 /* Mirrors addresses and routes of the namespace into dmm_local and dmm_routes: first a full
  * picture (open does that), then changes whenever the descriptor is readable, or now and then while

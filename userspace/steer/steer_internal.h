@@ -175,7 +175,7 @@ int dmm_typed_map(struct dmm_steer *steer, const char *name, const char *type, u
 /* Puts our program into our place among the filters of lo, also where another one was put there since;
  * -EBUSY: it is another dmmd's. 1: had to attach, 0: was there. */
 int dmm_lo_attach(struct dmm_steer *steer);
-/* A filter at lo's way out. */
+/* A filter on lo. */
 struct dmm_lo_filter {
 	uint32_t priority, handle;
 	bool is_bpf, every_protocol;
@@ -183,8 +183,8 @@ struct dmm_lo_filter {
 	char kind[16];	  /* "bpf", "u32" ... */
 	char name[64];	  /* "": it has none */
 };
-/* In the order in which segments meet them. */
-int dmm_lo_each(void (*fn)(void *ctx, const struct dmm_lo_filter *filter), void *ctx);
+/* Those on its way out, where ours is, or in, in the order in which segments meet them. */
+int dmm_lo_each(bool ingress, void (*fn)(void *ctx, const struct dmm_lo_filter *filter), void *ctx);
 bool dmm_lo_is_our_place(const struct dmm_lo_filter *filter);
 /* In the current namespace: removes the filter that uses the map @rings (-1: there is none), and the
  * qdisc if @qdisc and nobody else uses it. */
@@ -207,6 +207,9 @@ int dmm_netns_cookie(uint64_t *ret);
 /* Runs @fn in the namespace of this cookie (in a child where it is not the current one). -ENOENT:
  * there is none any more; else what @fn returned. */
 int dmm_netns_run(uint64_t cookie, int (*fn)(void *ctx), void *ctx);
+
+/* --- sweep_servers.c --- */
+int dmm_sweep_servers(struct dmm_steer *steer);
 
 /* --- xdp.c --- */
 int dmm_xdp_adopt(struct dmm_steer *steer, unsigned int *ret_changed);

@@ -3,11 +3,8 @@
  * were detached meanwhile. Relay legs are in this network namespace. */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <sys/socket.h>
 
 #include <linux/inet_diag.h>
-#include <linux/sock_diag.h>
-#include <netinet/in.h>
 
 #include "base/netlink.h"
 #include "base/util.h"
@@ -46,26 +43,14 @@ static bool has(const struct set *set, const struct dmm_tuple *tuple)
 
 /* --- living sockets --- */
 
-static void set_addr(__u8 ret[16], int family, const __be32 addr[4])
-{
-	static const __u8 mapped[12] = { [10] = 0xff, [11] = 0xff };
-
-	if (family == AF_INET6) {
-		memcpy(ret, addr, 16);
-		return;
-	}
-	memcpy(ret, mapped, sizeof(mapped));
-	memcpy(ret + sizeof(mapped), addr, 4);
-}
-
 static int on_socket(const struct nlmsghdr *nlh, void *living)
 {
 	const struct inet_diag_msg *msg = mnl_nlmsg_get_payload(nlh);
 	const struct inet_diag_sockid *id = &msg->id;
 	struct dmm_tuple tuple = { .app_port = id->idiag_sport, .relay_port = id->idiag_dport };
 
-	set_addr(tuple.app, msg->idiag_family, id->idiag_src);
-	set_addr(tuple.relay, msg->idiag_family, id->idiag_dst);
+	dmm_netlink_addr(tuple.app, msg->idiag_family, id->idiag_src);
+	dmm_netlink_addr(tuple.relay, msg->idiag_family, id->idiag_dst);
 	return add(living, &tuple) < 0 ? MNL_CB_ERROR : MNL_CB_OK;
 }
 
@@ -107,5 +92,8 @@ int dmm_steer_sweep(struct dmm_steer *steer)
 
 	free(tuples.items);
 	free(living.items);
-	return r < 0 ? dmm_steer_fail(r, NULL, "cannot sweep relay legs") : 0;
+	if (r < 0)
+		return dmm_steer_fail(r, NULL, "cannot sweep relay legs");
+	r = dmm_sweep_servers(steer);
+	return r < 0 ? dmm_steer_fail(r, NULL, "cannot sweep listeners") : 0;
 }
