@@ -6,10 +6,13 @@
  *   getpeername,  what the application meant, not the relay
  *   getsockname
  *   bind4/6       (at the cgroup root) guard the ports that instances own; a server's class
+ *   ingress       (where a rule turns clients away) those that come by the kernel get no answer
  *   server4/6     (on sockets of instances) connect to nobody but servers
  *
  * A socket's state lives in sk_storage (struct dmm_sock), so it dies with the socket. */
 #include "lib/tables.bpf.h"
+
+#include <linux/if_ether.h>
 
 #include "lib/accept.bpf.h"
 #include "lib/kernel.bpf.h"
@@ -289,7 +292,7 @@ static __always_inline bool decided_already(const struct dmm_sock *st, const __u
 static __always_inline void settle(struct dmm_sock *st, const struct dmm_choice *c,
 				   __u32 generation, __u64 now)
 {
-	struct dmm_rule *rule = (struct dmm_rule *)c->matched;
+	const struct dmm_rule *rule = c->matched;
 
 	st->verdict = c->verdict;
 	st->reason = c->reason;
@@ -303,8 +306,7 @@ static __always_inline void settle(struct dmm_sock *st, const struct dmm_choice 
 		return;
 	}
 	__builtin_memcpy(st->rule_name, rule->name, sizeof(st->rule_name));
-	__sync_fetch_and_add(&rule->hits, 1);
-	rule->last_hit_ns = now;
+	count_hit(c, now);
 	if (c->action == DMM_ACTION_STACK)
 		count_instance(c->instance, c->verdict);
 }
@@ -504,6 +506,61 @@ SEC("cgroup/bind6")
 int dmm_bind6(struct bpf_sock_addr *ctx)
 {
 	return guard(ctx);
+}
+
+/* --- clients that come by the kernel --- */
+
+static __always_inline void client_addrs(struct __sk_buff *skb, __u8 *remote, __u8 *own)
+{
+	__u32 v4[2] = {};
+
+	if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		bpf_skb_load_bytes(skb, 8, remote, 16);
+		bpf_skb_load_bytes(skb, 24, own, 16);
+		return;
+	}
+	bpf_skb_load_bytes(skb, 12, v4, 8);
+	addr_from_v4(remote, v4[0]);
+	addr_from_v4(own, v4[1]);
+}
+
+static __always_inline bool is_turned_away(struct __sk_buff *skb, const struct dmm_sock *st)
+{
+	struct decide_env env = {};
+	struct dmm_choice choice;
+	__u8 remote[16], own[16];
+
+	client_addrs(skb, remote, own);
+	/* the host's own clients are the kernel's in any case, as its own servers are; so are instances */
+	if (dmm_builtin_address(remote, dmm_addr_family(remote)) != DMM_REASON_NONE ||
+	    local(remote) || !live_generation(&env))
+		return false;
+	dmm_decide_client(&env, server_class(&env, st->cgroup, st->uid, st->comm), DMM_PROTO_TCP,
+			  own, bpf_ntohs(st->local_port), remote, &choice);
+	if (choice.verdict != DMM_VERDICT_REJECT)
+		return false;
+	count(DMM_REASON_XDP_LISTEN_REJECT);
+	count_hit(&choice, coarse_ns());
+	return true;
+}
+
+/* Of a connection that stands each packet is its own socket's: what a listener gets is of one that
+ * begins. */
+SEC("cgroup_skb/ingress")
+int dmm_ingress(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+	const struct dmm_sock *st;
+
+	if (!sk)
+		return ALLOW;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk || sk->state != TCP_LISTEN)
+		return ALLOW;
+	st = bpf_sk_storage_get(&dmm_sock, sk, NULL, 0);
+	if (!st || st->stage != DMM_SOCK_LISTENING)
+		return ALLOW;
+	return is_turned_away(skb, st) ? DENY : ALLOW;
 }
 
 /* --- what instances may connect to --- */

@@ -202,7 +202,7 @@ static __always_inline void explain_client(struct dmm_sock *st, bool by_stack)
 {
 	struct decide_env env = {};
 	struct dmm_choice c = {};
-	struct dmm_rule *rule;
+	const struct dmm_rule *rule;
 
 	if (!live_generation(&env))
 		return;
@@ -216,12 +216,11 @@ static __always_inline void explain_client(struct dmm_sock *st, bool by_stack)
 		st->reason = DMM_REASON_NOT_BY_STACK;
 	st->rule = c.rule;
 	count(st->reason);
-	rule = (struct dmm_rule *)c.matched;
+	rule = c.matched;
 	if (!rule)
 		return;
 	__builtin_memcpy(st->rule_name, rule->name, sizeof(st->rule_name));
-	__sync_fetch_and_add(&rule->hits, 1);
-	rule->last_hit_ns = st->decided_ns;
+	count_hit(&c, st->decided_ns);
 }
 
 static __always_inline void on_accepted(struct bpf_sock_ops *ops, struct bpf_sock *sk,

@@ -165,8 +165,10 @@ static __always_inline enum dmm_reason decide_client(struct xdp_md *ctx, const s
 	*ret_id = choice.instance;
 	if (choice.verdict == DMM_VERDICT_USERSPACE)
 		return DMM_REASON_NONE;
-	if (choice.verdict == DMM_VERDICT_REJECT)
+	if (choice.verdict == DMM_VERDICT_REJECT) {
+		count_hit(&choice, env.now);
 		return DMM_REASON_XDP_LISTEN_REJECT;
+	}
 	return choice.reason == DMM_REASON_RULE ? DMM_REASON_XDP_LISTEN_RULE : choice.reason;
 }
 

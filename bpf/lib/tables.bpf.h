@@ -59,6 +59,16 @@ static __always_inline const struct dmm_gen_meta *live_meta(const struct decide_
 	return table_block(env->slot, DMM_TABLE_META, 0);
 }
 
+static __always_inline void count_hit(const struct dmm_choice *c, __u64 now)
+{
+	struct dmm_rule *rule = (struct dmm_rule *)c->matched;
+
+	if (!rule)
+		return;
+	__sync_fetch_and_add(&rule->hits, 1);
+	rule->last_hit_ns = now;
+}
+
 struct caller_name {
 	__u64 word[2]; /* comm */
 };

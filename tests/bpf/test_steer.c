@@ -107,6 +107,43 @@ static void adopts_maps_and_updates_links(void **state)
 	steerrig_rmdir("web");
 }
 
+/* The hook for clients that are turned away is there while it is wanted, and where it is wanted. */
+static void ingress_comes_and_goes(void **state)
+{
+	struct dmm_steer *steer = steerrig_open();
+	uint64_t old, retired, late;
+
+	(void)state;
+	steerrig_mkdir("old");
+	steerrig_mkdir("retired");
+	steerrig_mkdir("late");
+	assert_int_equal(dmm_steer_attach_cgroup(steer, "old", &old), 0);
+	assert_int_equal(dmm_steer_attach_cgroup(steer, "retired", &retired), 0);
+	assert_int_equal(dmm_steer_retire_cgroup(steer, "retired"), 0);
+	assert_false(steerrig_has_pin(link_of(old, "ingress")));
+	assert_int_equal(dmm_steer_turn_away(steer, true), 0);
+	assert_int_equal(dmm_steer_attach_cgroup(steer, "late", &late), 0);
+	assert_true(steerrig_has_pin(link_of(old, "ingress")));
+	assert_true(steerrig_has_pin(link_of(late, "ingress")));
+	assert_false(steerrig_has_pin(link_of(retired, "ingress")));
+	/* the next process keeps it, and puts it right */
+	dmm_steer_close(steer);
+	steer = steerrig_open();
+	assert_int_equal(steerrig_repair(steer), 0);
+	assert_true(steerrig_has_pin(link_of(old, "ingress")));
+	assert_int_equal(dmm_steer_retire_cgroup(steer, "late"), 0);
+	assert_false(steerrig_has_pin(link_of(late, "ingress")));
+	assert_int_equal(dmm_steer_turn_away(steer, false), 0);
+	assert_false(steerrig_has_pin(link_of(old, "ingress")));
+	assert_int_equal(steerrig_repair(steer), 0);
+	assert_true(steerrig_has_pin(link_of(old, "connect4")));
+	dmm_steer_close(steer);
+	assert_int_equal(dmm_steer_teardown(RIG_BPFFS, NULL, NULL), 0);
+	steerrig_rmdir("old");
+	steerrig_rmdir("retired");
+	steerrig_rmdir("late");
+}
+
 static void teardown_leaves_nothing(void **state)
 {
 	struct dmm_steer *steer = steerrig_open();
@@ -458,6 +495,7 @@ static int run(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_teardown(close_lets_steering_go_on, nothing_left),
 		cmocka_unit_test_teardown(adopts_maps_and_updates_links, nothing_left),
+		cmocka_unit_test_teardown(ingress_comes_and_goes, nothing_left),
 		cmocka_unit_test_teardown(teardown_leaves_nothing, nothing_left),
 		cmocka_unit_test_teardown(teardown_under_a_running_dmmd, nothing_left),
 		cmocka_unit_test_teardown(teardown_from_another_namespace, nothing_left),

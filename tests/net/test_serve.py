@@ -11,7 +11,7 @@ import struct
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from dmmtest import amount, main, sh, test, wait_for
+from dmmtest import SLOW, amount, main, sh, test, wait_for
 from serving import (OTHER, PORT, ServeWorld, Talk, connect, error_of, listen_at, plain, serve,
                      written)
 
@@ -248,6 +248,61 @@ def clients_whose_answers_leave_by_another_interface_are_the_kernels(w):
     assert explained(w, f"{w.client4}:{PORT}", "198.18.1.2") == ("kernel", "web")
     assert explained(w, f"{w.client4}:{PORT}", w.client4) == ("kernel", "web")
     assert explained(w, f"{w.client4}:{PORT}", w.server4) == ("userspace", "web")
+
+
+def gets_an_answer(addr, source=None, seconds=1.5):
+    with socket.socket(socket.AF_INET6 if ":" in addr else socket.AF_INET) as s:
+        s.settimeout(seconds * SLOW)
+        if source:
+            s.bind((source, 0))
+        try:
+            s.connect((addr, PORT))
+            return True
+        except TimeoutError:
+            return False
+
+
+@test
+def clients_that_a_rule_turns_away(w):
+    """They get no answer, by whichever interface they come; flows that stand go on, and others are let in."""
+    def turn_away(stacks):
+        policy = w.policy(rules=f"""
+    - name: friends
+      match: {{cgroup: /fast, proto: tcp, direction: listen, remote: {{cidr: {w.far4}/32}}}}
+      action: {{stack: {"fast" if stacks else "kernel"}}}
+    - name: strangers
+      match: {{cgroup: /fast, proto: tcp, direction: listen, local: {{ports: {PORT}}}}}
+      action: {{reject: true}}""")
+        w.apply(policy if stacks else "\n".join(
+            line for line in policy.split("\n") if not line.startswith(("  interfaces", "  stacks"))))
+
+    def hits():
+        return next(r["hits"] for r in w.ctl_json("get", "rules")["items"]
+                    if r["name"] == "strangers")
+
+    def is_let_in(addr, source=None, host="server"):
+        return w.call(gets_an_answer, addr, source, host=host)
+    by_stack, by_other = (w.client4, w.client6), ("198.18.1.1", "fd00:198:19::1")
+    with w.listening(), w.listening(port=OTHER):
+        talks = [Talk(w, addr) for addr in by_stack + by_other]
+        for stacks in (True, False):
+            turn_away(stacks)
+            for addr in by_stack + by_other:
+                before = hits()
+                assert not is_let_in(addr), (addr, stacks)
+                assert hits() > before, (addr, stacks)
+                assert w.ask(addr, OTHER), addr
+            assert is_let_in(w.client4, source=w.far4)
+            assert is_let_in(w.client4, host="client") and is_let_in("::1", host="client")
+            assert explained(w, f"{w.client4}:{PORT}", w.server4) == ("reject", "strangers")
+            for t in talks:
+                t.goes_on()
+        for t in talks:
+            t.ends_well()
+        w.serve_by("fast")
+        for addr in by_stack + by_other:
+            assert is_let_in(addr), addr
+        assert not [p for p in os.listdir(f"{w.bpffs}/links") if "ingress" in p]
 
 
 @test

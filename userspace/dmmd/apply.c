@@ -303,6 +303,15 @@ static void describe_cost(const struct dmmd_job *job, char *ret, size_t size)
 	}
 }
 
+static bool turns_clients_away(const struct dmm_policy *policy)
+{
+	for (size_t i = 0; i < policy->n_rules; i++)
+		if (policy->rules[i].dir[DMM_DIR_LISTEN] &&
+		    policy->rules[i].action == DMM_ACTION_REJECT)
+			return true;
+	return policy->fallback.action == DMM_ACTION_REJECT;
+}
+
 static int class_of_servers(void *ctx, uint64_t cgroup_id)
 {
 	return dmmd_cgroups_next_class(ctx, cgroup_id);
@@ -318,6 +327,8 @@ static int install(struct dmmd_job *job, char *reterr_reason, size_t size)
 		return r;
 	}
 	r = dmmd_cgroups_prepare(job->d, job->policy, &job->classes, job->generation);
+	if (r == 0 && turns_clients_away(job->policy))
+		r = dmm_steer_turn_away(job->d->steer, true);
 	if (r == 0)
 		r = dmm_steer_server_classes(job->d->steer, false, class_of_servers, job->d);
 	if (r == 0)
@@ -327,6 +338,8 @@ static int install(struct dmmd_job *job, char *reterr_reason, size_t size)
 	if (r < 0) {
 		snprintf(reterr_reason, size, "%s", dmm_steer_reason());
 		dmmd_state_drop_policy(dir, job->generation);
+		if (!job->d->live.turns_away)
+			dmm_steer_turn_away(job->d->steer, false);
 	}
 	return r;
 }
@@ -347,6 +360,7 @@ static void remember(struct dmmd_job *job)
 	memcpy(d->live.name, job->policy->name, sizeof(d->live.name));
 	d->live.rules = job->policy->n_rules;
 	d->live.stacks = job->policy->n_stacks;
+	d->live.turns_away = turns_clients_away(job->policy);
 	if (!d->fell_back || d->notified)
 		d->policy_problem[0] = '\0';
 	r = dmmd_state_keep_policy(d->options.state_dir, job->generation);
@@ -432,6 +446,8 @@ static void commit(struct dmmd_job *job)
 		 job->policy->n_stacks);
 	remember(job);
 	dmmd_cgroups_commit(job->d);
+	if (!job->d->live.turns_away && dmm_steer_turn_away(job->d->steer, false) < 0)
+		dmm_warning("%s", dmm_steer_reason());
 	tell_late(job->d, doc);
 	settle_draining(job);
 	settle_serving(job);

@@ -18,6 +18,7 @@ struct dmmd_control;
 struct dmmd_live {
 	char name[DMM_NAME_LEN]; /* "": none */
 	uint32_t rules, stacks;
+	bool turns_away; /* clients, by a rule */
 };
 
 struct dmmd {

@@ -248,13 +248,6 @@ static void check_rule(const struct dmm_policy_rule *rule, struct dmm_findings *
 			 "write proto: tcp",
 			 "rule '%s' rejects TCP only: UDP is left alone in this version",
 			 rule->name);
-	if (rule->action == DMM_ACTION_REJECT && rule->dir[DMM_DIR_LISTEN])
-		dmm_find(
-			found, DMM_CODE_LISTEN_REJECT,
-			rule->dir_place.line ? rule->dir_place : rule->place,
-			"a firewall turns away those that come by others",
-			"rule '%s' turns away clients that come by the interface of a stack, no others",
-			rule->name);
 	if (has_idle_exception(rule))
 		dmm_find(found, DMM_CODE_NO_EFFECT, rule->except_place, NULL,
 			 "an exception of rule '%s' lies outside its cidr list", rule->name);

@@ -53,8 +53,7 @@
 	X(MAPPED, 106, "an IPv4-mapped IPv6 prefix, taken as IPv4")                                \
 	X(NO_EFFECT, 108, "something that changes nothing")                                        \
 	X(UDP_REJECT, 109, "a reject that UDP does not get")                                       \
-	X(COMM_ALONE, 110, "only the name of the process says whom a rule is for")                 \
-	X(LISTEN_REJECT, 111, "a reject that clients by other interfaces do not get")
+	X(COMM_ALONE, 110, "only the name of the process says whom a rule is for")
 
 enum dmm_policy_code {
 #define DMM_X(name, number, text) DMM_CODE_##name = (number),

@@ -23,6 +23,7 @@ const char *const dmm_hook_names[DMM_NUM_HOOKS] = {
 	[DMM_HOOK_SOCKOPS] = "sockops",
 	[DMM_HOOK_CONNECT4] = "connect4",
 	[DMM_HOOK_CONNECT6] = "connect6",
+	[DMM_HOOK_INGRESS] = "ingress",
 	[DMM_HOOK_BIND4] = "bind4",
 	[DMM_HOOK_BIND6] = "bind6",
 };
@@ -36,6 +37,7 @@ static const enum bpf_attach_type attach_types[DMM_NUM_HOOKS] = {
 	[DMM_HOOK_SOCKOPS] = BPF_CGROUP_SOCK_OPS,
 	[DMM_HOOK_CONNECT4] = BPF_CGROUP_INET4_CONNECT,
 	[DMM_HOOK_CONNECT6] = BPF_CGROUP_INET6_CONNECT,
+	[DMM_HOOK_INGRESS] = BPF_CGROUP_INET_INGRESS,
 	[DMM_HOOK_BIND4] = BPF_CGROUP_INET4_BIND,
 	[DMM_HOOK_BIND6] = BPF_CGROUP_INET6_BIND,
 };
@@ -46,7 +48,9 @@ enum bpf_attach_type dmm_hook_type(enum dmm_hook_id hook)
 }
 
 /* Those that decide. The others only keep what was decided true. */
-#define DECIDING (1u << DMM_HOOK_SOCK_CREATE | 1u << DMM_HOOK_CONNECT4 | 1u << DMM_HOOK_CONNECT6)
+#define INGRESS (1u << DMM_HOOK_INGRESS)
+#define DECIDING                                                                                   \
+	(1u << DMM_HOOK_SOCK_CREATE | 1u << DMM_HOOK_CONNECT4 | 1u << DMM_HOOK_CONNECT6 | INGRESS)
 
 /* --- one link --- */
 
@@ -157,13 +161,19 @@ static bool is_pinned(struct dmm_steer *steer, uint64_t id, enum dmm_hook_id hoo
 	return link_path(path, steer, id, hook) == 0 && access(path, F_OK) == 0;
 }
 
-/* The links that the cgroup is to have: a retired one, known by having no deciding link any more, is
- * left so. */
+/* The links that an attached cgroup is to have. What an earlier process attached stays until a policy says
+ * otherwise. */
+static uint32_t wanted_hooks(struct dmm_steer *steer, uint64_t id)
+{
+	return steer->turns_away || is_pinned(steer, id, DMM_HOOK_INGRESS) ? UINT32_MAX : ~INGRESS;
+}
+
+/* A retired one, known by having no deciding link any more, is left so. */
 static uint32_t adopted_hooks(struct dmm_steer *steer, uint64_t id)
 {
 	for (unsigned int hook = 0; hook < DMM_NUM_CGROUP_HOOKS; hook++)
 		if (DECIDING & 1u << hook && is_pinned(steer, id, hook))
-			return UINT32_MAX;
+			return wanted_hooks(steer, id);
 	return ~DECIDING;
 }
 
@@ -372,7 +382,7 @@ int dmm_steer_attach_cgroup(struct dmm_steer *steer, const char *path, uint64_t 
 	int r = open_cgroup(steer, path, &id, &fd);
 
 	if (r == 0)
-		r = sync_cgroup(steer, fd, id, UINT32_MAX, &changed);
+		r = sync_cgroup(steer, fd, id, wanted_hooks(steer, id), &changed);
 	if (r == 0 && ret_id)
 		*ret_id = id;
 	return r;
@@ -395,6 +405,41 @@ int dmm_steer_detach_cgroup(struct dmm_steer *steer, const char *path)
 int dmm_steer_retire_cgroup(struct dmm_steer *steer, const char *path)
 {
 	return detach(steer, path, DECIDING);
+}
+
+static int set_ingress(struct dmm_steer *steer, uint64_t id)
+{
+	dmm_autoclose int fd = -1;
+	unsigned int changed;
+
+	if (!steer->turns_away)
+		return remove_links(steer, id, DMM_NUM_CGROUP_HOOKS, INGRESS);
+	if (!(adopted_hooks(steer, id) & INGRESS))
+		return 0;
+	fd = dmm_cgroup_open(steer, id);
+	if (fd < 0)
+		return fd == -ESTALE ? 0
+				     : dmm_steer_fail(fd, NULL, "cannot open cgroup %" PRIu64, id);
+	return sync_cgroup(steer, fd, id, INGRESS, &changed);
+}
+
+int dmm_steer_turn_away(struct dmm_steer *steer, bool on)
+{
+	bool before = steer->turns_away;
+	dmm_autofree uint64_t *ids = NULL;
+	struct id_list list = {};
+	int r = list_ids(steer, &list);
+
+	ids = list.ids;
+	steer->turns_away = on;
+	for (unsigned int i = 0; i < list.n && r == 0; i++)
+		r = set_ingress(steer, ids[i]);
+	if (r == 0)
+		return 0;
+	steer->turns_away = before;
+	for (unsigned int i = 0; i < list.n && !before; i++)
+		remove_links(steer, ids[i], DMM_NUM_CGROUP_HOOKS, INGRESS);
+	return r;
 }
 
 unsigned int dmm_steer_cgroups(struct dmm_steer *steer, uint64_t *ids, unsigned int n)

@@ -74,6 +74,11 @@ struct dmm_beside {
 int dmm_steer_beside(struct dmm_steer *steer,
 		     void (*fn)(void *ctx, const struct dmm_beside *beside), void *ctx);
 
+/* Attached cgroups turn away clients that come by the kernel where a rule says so (reject, direction:
+ * listen). It costs their servers and clients a look at every packet, so it is on only for policies with
+ * such a rule; a policy that is live decides. On failure it is as it was. */
+int dmm_steer_turn_away(struct dmm_steer *steer, bool on);
+
 /* --- policy --- */
 /* Which class the servers of a cgroup have in the tables that dmm_steer_install() is given next; asked of
  * each that has any. Negative: none. With @live for those that began meanwhile, once they are installed. */

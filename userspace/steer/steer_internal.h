@@ -58,6 +58,7 @@ enum dmm_hook_id {
 	DMM_HOOK_SOCKOPS,
 	DMM_HOOK_CONNECT4,
 	DMM_HOOK_CONNECT6,
+	DMM_HOOK_INGRESS, /* only where dmm_steer_turn_away() says so */
 	DMM_NUM_CGROUP_HOOKS,
 	DMM_HOOK_BIND4 = DMM_NUM_CGROUP_HOOKS, /* guards: at the cgroup root only */
 	DMM_HOOK_BIND6,
@@ -93,6 +94,7 @@ struct dmm_steer {
 	struct dmm_prog hook[DMM_NUM_HOOKS];
 	struct dmm_prog server[DMM_NUM_FAMILIES]; /* what confines sockets to servers */
 	struct dmm_prog lo_prog, xdp_prog, hop_prog, hop_out_prog;
+	bool turns_away;	  /* attached cgroups have the ingress hook */
 	struct dmm_config config; /* as in the map */
 	struct dmm_live *live;	  /* mapped */
 	struct dmm_mirror *mirror;
