@@ -243,6 +243,32 @@ static void a_slow_reader_closes_the_window(void **state)
 	assert_int_equal(netsim_end(sim), 0);
 }
 
+/* Both windows are full to the last byte, and both FINs go behind them as probes: whoever has the
+ * other's must still hear what it acknowledges. */
+static void both_close_behind_full_windows(void **state)
+{
+	struct netsim_conn client = { .expect = 8192, .to_send = 8192 }, server = client, *s;
+	struct netsim_params params = plain;
+	struct netsim *sim;
+	unsigned int i;
+
+	(void)state;
+	for (i = 0; i < 2; i++)
+		params.config[i].receive_buffer = 8192;
+	sim = netsim_new(&params);
+	client.slow_until = server.slow_until = netsim_now(sim) + 60 * NETSIM_SEC;
+	netsim_listen(sim, 1, PORT, 8, &server);
+	netsim_connect(sim, 0, 20000, PORT, &client);
+	netsim_run(sim, 39 * NETSIM_MS / 10); /* all bytes are there, and nothing was read */
+	s = netsim_accepted(sim, 1);
+	client.shut = s->shut = true;
+	dmm_net_shutdown(client.conn);
+	dmm_net_shutdown(s->conn);
+	assert_true(netsim_until(sim, &client.closed, 100 * NETSIM_SEC));
+	assert_true(netsim_until(sim, &s->closed, 100 * NETSIM_SEC));
+	assert_int_equal(netsim_end(sim), 0);
+}
+
 /* In TIME-WAIT a tuple may be used again by who opened it, and by who is asked (RFC 6191). */
 static void time_wait_makes_way(void **state)
 {
@@ -334,6 +360,7 @@ int main(void)
 		cmocka_unit_test(abort_resets),
 		cmocka_unit_test(unread_bytes_are_told_by_a_reset),
 		cmocka_unit_test(a_slow_reader_closes_the_window),
+		cmocka_unit_test(both_close_behind_full_windows),
 		cmocka_unit_test(time_wait_makes_way),
 		cmocka_unit_test(a_listener_ends_what_it_made),
 		cmocka_unit_test(a_flood_gets_cookies),

@@ -164,6 +164,7 @@ struct dmm_net_conn {
 	bool nodelay : 1;
 	bool ts_ok : 1, sack_ok : 1;
 	bool ack_now : 1;
+	bool ack_before : 1; /* the last ACK stood before a probe that is on its way */
 	bool probe : 1;	     /* send one segment whatever the window is (persist, TLP, RTO) */
 	bool keep_probe : 1; /* send an ACK of what the peer has (keepalive) */
 	bool undo_ts : 1;    /* undo_at is set */

@@ -94,11 +94,17 @@ static uint32_t build(struct dmm_net_conn *c, uint8_t *p, uint8_t flags, uint32_
 	return header + len;
 }
 
-/* Where a segment without data stands: a probe is beyond the window, and what follows it there the
- * peer would not look at. */
-static uint32_t acceptable_seq(const struct dmm_net_conn *c)
+/* Where a segment without data stands. With a probe on its way beyond the window, a peer who did not
+ * take it looks only at what stands before it, and who did only at what follows it: in turns, or two
+ * that probe each other would never hear what the other one took. */
+static uint32_t acceptable_seq(struct dmm_net_conn *c)
 {
-	return seq_min(c->snd_nxt, seq_max(net_send_edge(c), c->snd_una));
+	const uint32_t edge = seq_max(net_send_edge(c), c->snd_una);
+
+	if (seq_geq(edge, c->snd_nxt))
+		return c->snd_nxt;
+	c->ack_before = !c->ack_before;
+	return c->ack_before ? edge : c->snd_nxt;
 }
 
 static uint32_t send_ack(struct dmm_net_conn *c, uint8_t *p, uint32_t seq)
