@@ -51,6 +51,8 @@ struct dmm_net_config {
 	uint32_t (*isn)(void *owner, const struct dmm_endpoint *local,
 			const struct dmm_endpoint *remote);
 	bool delay_small; /* connections begin with Nagle's algorithm on (RFC 9293 3.7.4) */
+	/* What dmm_net_connect() chooses local ports from; 0: from 1024 on (RFC 6056 3.2). */
+	uint16_t first_port, last_port;
 };
 
 struct dmm_net_stats {
@@ -122,6 +124,8 @@ void dmm_net_get_stats(const struct dmm_net *net, struct dmm_net_stats *ret);
 
 /* --- TCP --- */
 
+/* Port 0 of @local: one is chosen that nobody can guess (RFC 6056) and that no connection to @remote
+ * has; -EADDRNOTAVAIL: there is none. */
 int dmm_net_connect(struct dmm_net *net, const struct dmm_endpoint *local,
 		    const struct dmm_endpoint *remote, void *user, uint64_t now,
 		    struct dmm_net_conn **ret);

@@ -11,6 +11,7 @@
 #define MAX_WHOLE  65536u
 #define MAX_SCALE  14 /* RFC 7323 2.3 */
 #define MIN_BUFFER 2048u
+#define FIRST_PORT 1024
 #define MAX_BUFFER (1u << 30) /* the largest window there is (RFC 7323 2.2) */
 
 /* How many of each thing an engine has, and where its memory goes. */
@@ -30,6 +31,11 @@ static size_t reserve(size_t *at, size_t size, size_t n)
 	return here;
 }
 
+static uint16_t first_port(const struct dmm_net_config *config)
+{
+	return config->first_port ? config->first_port : FIRST_PORT;
+}
+
 static bool make_plan(const struct dmm_net_config *config, struct plan *ret)
 {
 	const uint64_t chunks = config->buffer_memory / sizeof(struct net_chunk);
@@ -41,7 +47,8 @@ static bool make_plan(const struct dmm_net_config *config, struct plan *ret)
 	    config->mtu < NET_MIN_MTU || config->mtu > 65535 || config->send_buffer < MIN_BUFFER ||
 	    config->receive_buffer < MIN_BUFFER || config->send_buffer > MAX_BUFFER ||
 	    config->receive_buffer > MAX_BUFFER || chunks < 16 || chunks > UINT32_MAX / 4 ||
-	    config->n_addrs > config->max_addrs)
+	    config->n_addrs > config->max_addrs ||
+	    (config->last_port && first_port(config) > config->last_port))
 		return false;
 	p.conns = config->max_conns + config->max_time_wait;
 	p.chunks = (uint32_t)chunks;
@@ -77,17 +84,20 @@ size_t dmm_net_memory(const struct dmm_net_config *config)
 
 static void make_keys(struct dmm_net *net, const uint8_t secret[32])
 {
-	const uint8_t uses[4] = { 1, 2, 3, 4 };
-	uint64_t *keys[4] = { net->hash_key, net->isn_key, net->ts_key, net->cookie_key };
+	const uint8_t uses[5] = { 1, 2, 3, 4, 5 };
+	uint64_t *keys[5] = { net->hash_key, net->isn_key, net->ts_key, net->cookie_key,
+			      net->port_key };
 	uint64_t master[4];
 	unsigned int i;
 
 	memcpy(master, secret, sizeof(master));
-	for (i = 0; i < 4; i++) {
+	for (i = 0; i < 5; i++) {
 		keys[i][0] = net_hash(master, &uses[i], 1);
 		keys[i][1] = net_hash(master + 2, &uses[i], 1);
 	}
 	net->ip_id = (uint16_t)net_hash(master, uses, 2);
+	for (i = 0; i < NET_PORT_STEPS; i++)
+		net->port_steps[i] = (uint16_t)net_hash(net->port_key, &i, sizeof(i));
 }
 
 int dmm_net_create(const struct dmm_net_config *config, void *memory, uint64_t now,
@@ -128,6 +138,8 @@ int dmm_net_create(const struct dmm_net_config *config, void *memory, uint64_t n
 	net->receive_buffer = config->receive_buffer;
 	net->congestion = (uint8_t)config->congestion;
 	net->delay_small = config->delay_small;
+	net->first_port = first_port(config);
+	net->last_port = config->last_port ? config->last_port : UINT16_MAX;
 	while (net->rcv_scale < MAX_SCALE && net->receive_buffer >> net->rcv_scale > 0xffff)
 		net->rcv_scale++;
 	make_keys(net, config->secret);

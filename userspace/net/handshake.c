@@ -80,28 +80,34 @@ static void begin(struct dmm_net_conn *c, uint32_t iss)
 	net_want_output(c);
 }
 
-int dmm_net_connect(struct dmm_net *net, const struct dmm_endpoint *local,
+int dmm_net_connect(struct dmm_net *net, const struct dmm_endpoint *from,
 		    const struct dmm_endpoint *remote, void *user, uint64_t now,
 		    struct dmm_net_conn **ret)
 {
-	struct dmm_net_conn *c = net_find(net, local, remote);
+	struct dmm_endpoint local = *from;
+	struct dmm_net_conn *c;
 	uint32_t iss;
 
 	net->now = now;
-	if (!net_is_ours(net, local->addr))
+	if (!net_is_ours(net, local.addr))
 		return -EADDRNOTAVAIL;
-	if (net_is_v4(local->addr) != net_is_v4(remote->addr))
+	if (net_is_v4(local.addr) != net_is_v4(remote->addr))
 		return -EAFNOSUPPORT;
-	if (net_is_ours(net, remote->addr) || !remote->port || !local->port)
+	if (net_is_ours(net, remote->addr) || !remote->port)
 		return -EHOSTUNREACH;
-	iss = net_isn(net, local, remote);
+	if (!local.port)
+		local.port = net_port_for(net, from, remote);
+	if (!local.port)
+		return -EADDRNOTAVAIL;
+	c = net_find(net, &local, remote);
+	iss = net_isn(net, &local, remote);
 	if (c && (c->state != NET_TIME_WAIT || !c->orphan))
 		return -EADDRINUSE;
 	if (c) { /* RFC 9293 3.4.3: it may, from beyond all that was used */
 		iss = seq_max(iss, c->snd_nxt + 0x10000);
 		net_conn_end(c, 0);
 	}
-	c = net_conn_new(net, local, remote);
+	c = net_conn_new(net, &local, remote);
 	if (!c)
 		return -ENOMEM;
 	c->user = user;

@@ -57,6 +57,7 @@
 #define NET_MAX_FRAGMENTED 16  /* packets at a time of which not all fragments came */
 #define NET_REPLIES	   256 /* answers of no connection that wait to be sent */
 #define NET_ADDR_ANY	   64  /* most addresses */
+#define NET_PORT_STEPS	   256 /* counters of local ports */
 
 enum net_state {
 	NET_CLOSED,
@@ -311,7 +312,7 @@ struct dmm_net {
 	struct net_udp_list udp_events;
 	struct net_datagram_list udp_output;
 
-	uint64_t hash_key[2], isn_key[2], ts_key[2], cookie_key[2];
+	uint64_t hash_key[2], isn_key[2], ts_key[2], cookie_key[2], port_key[2];
 	uint32_t (*isn)(void *owner, const struct dmm_endpoint *local,
 			const struct dmm_endpoint *remote);
 	uint32_t send_buffer, receive_buffer;
@@ -327,6 +328,8 @@ struct dmm_net {
 	struct net_reply replies[NET_REPLIES];
 	uint32_t reply_head, n_replies;
 	uint16_t ip_id;
+	uint16_t first_port, last_port;
+	uint16_t port_steps[NET_PORT_STEPS]; /* ports.c */
 	uint64_t cookie_at; /* when one was sent last */
 	struct net_fragmented fragmented[NET_MAX_FRAGMENTED];
 	uint8_t *assembled; /* 64 KiB: a packet that was put together */
@@ -390,6 +393,12 @@ bool net_is_any(const uint8_t addr[16]);
 /* Of the two ends: what sequence numbers, offsets and cookies are made from. */
 uint64_t net_tuple_hash(const uint64_t key[2], const struct dmm_endpoint *local,
 			const struct dmm_endpoint *remote, uint64_t more);
+
+/* ports.c */
+
+/* A local port for @local to @remote, in network order; 0: all are taken. */
+uint16_t net_port_for(struct dmm_net *net, const struct dmm_endpoint *local,
+		      const struct dmm_endpoint *remote);
 
 /* options.c */
 
