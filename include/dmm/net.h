@@ -35,6 +35,9 @@ struct dmm_net_udp;  /* a UDP socket of it */
 
 enum dmm_net_congestion { DMM_NET_CUBIC, DMM_NET_NEWRENO };
 
+/* RFC 3168: used when the peer asks for it; asked for too; never. */
+enum dmm_net_ecn { DMM_NET_ECN_ACCEPT, DMM_NET_ECN_ASK, DMM_NET_ECN_OFF };
+
 struct dmm_net_config {
 	uint32_t mtu;		    /* L3 bytes of the interface; at least 576 */
 	const uint8_t (*addrs)[16]; /* ours; copied */
@@ -46,6 +49,7 @@ struct dmm_net_config {
 	uint64_t buffer_memory;		      /* bytes of all buffers together */
 	uint8_t secret[32]; /* random: sequence numbers, cookies and hash tables are keyed by it */
 	enum dmm_net_congestion congestion;
+	enum dmm_net_ecn ecn;
 	void *owner; /* the caller's own: dmm_net_owner() */
 	/* Initial sequence numbers, where they are the caller's to choose (RFC 6528); NULL: the engine's. */
 	uint32_t (*isn)(void *owner, const struct dmm_endpoint *local,
@@ -68,6 +72,7 @@ struct dmm_net_stats {
 	uint64_t replies_dropped; /* of no connection; too many at a time */
 
 	uint64_t retransmits, rto, tlp, fast_recoveries, rack_marked, spurious;
+	uint64_t ce_in, ecn_reductions; /* segments that were marked; windows cut for it */
 	uint64_t dsack_in, dsack_out, sack_in, dup_acks_in;
 	uint64_t paws_dropped, challenge_acks, out_of_window;
 	uint64_t zero_window_probes, window_updates, out_of_order;
@@ -186,6 +191,7 @@ struct dmm_net_info {
 	uint32_t rcv_nxt, rcv_edge;
 	uint32_t unread, held;		     /* received: in order, and out of it */
 	uint64_t srtt, rttvar, min_rtt, rto; /* ns */
+	bool ecn;   /* both sides do */
 	bool sound; /* its counts of what is on its way are those of its lists */
 };
 void dmm_net_get_info(const struct dmm_net_conn *conn, struct dmm_net_info *ret);

@@ -6,13 +6,16 @@
 
 #include "net/net_internal.h"
 
+enum net_congested { NET_CONGESTED_LOST, NET_CONGESTED_TIMEOUT, NET_CONGESTED_MARKED };
+
 struct net_congestion_ops {
 	const char *name;
 	void (*begin)(struct dmm_net_conn *c); /* cc_state is zero */
 	/* Bytes arrived, nothing is being recovered, and cwnd is what holds sending back. */
 	void (*on_ack)(struct dmm_net_conn *c, const struct net_acked *a);
-	/* Something was lost: what ssthresh is to be. @timeout: all may be. */
-	uint32_t (*on_loss)(struct dmm_net_conn *c, bool timeout);
+	/* Something was lost, all may be, or something was marked on its way (RFC 3168): what
+	 * ssthresh is to be. */
+	uint32_t (*on_congested)(struct dmm_net_conn *c, enum net_congested why);
 	/* It was not lost after all. */
 	void (*on_undo)(struct dmm_net_conn *c);
 };

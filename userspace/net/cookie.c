@@ -4,14 +4,16 @@
  *
  *	31..27 time in units of 64 s   26..24 MSS   23..0 keyed hash of the ends and all that
  *
- * Timestamp: its lowest 6 bits are the peer's window scale (4, 15: none) and whether he does
- * SACK; without timestamps there is neither. */
+ * Timestamp: its lowest 6 bits are the peer's window scale (4, 15: none) and whether he does SACK
+ * and ECN; without timestamps there is none of it. */
 #include "net/net_internal.h"
 
 #include "net/seq.h"
 
-#define UNIT	 (64 * NET_SEC)
-#define NO_SCALE 15u
+#define UNIT	  (64 * NET_SEC)
+#define NO_SCALE  15u
+#define DOES_SACK 0x10u
+#define DOES_ECN  0x20u
 
 static const uint16_t mss_steps[8] = { 216, 536, 900, 1220, 1400, 1440, 1460, 8940 };
 
@@ -37,11 +39,13 @@ void net_cookie_send(struct dmm_net_conn *l, const struct net_segment *s)
 	const uint32_t ts_now =
 		(uint32_t)(net->now / NET_MS) +
 		(uint32_t)net_tuple_hash(net->ts_key, &s->packet->dst, &s->packet->src, 0);
-	const uint32_t kept = (o->has_scale ? o->scale : NO_SCALE) | (o->sack_ok ? 0x10u : 0);
+	const bool ecn = o->has_ts && net_ecn_agreed(l, s);
+	const uint32_t kept = (o->has_scale ? o->scale : NO_SCALE) | (o->sack_ok ? DOES_SACK : 0) |
+			      (ecn ? DOES_ECN : 0);
 	struct net_reply r = { .local = s->packet->dst,
 			       .remote = s->packet->src,
 			       .v4 = s->packet->v4,
-			       .flags = NET_SYN | NET_ACK,
+			       .flags = NET_SYN | NET_ACK | (ecn ? NET_ECE : 0),
 			       .ack = s->seq + 1,
 			       .mss = net_our_mss(net, s->packet->v4),
 			       .window = net_syn_window(net),
@@ -87,12 +91,12 @@ struct dmm_net_conn *net_cookie_accept(struct dmm_net_conn *l, const struct net_
 		return NULL;
 	/* the SYN as it was */
 	syn.seq--;
-	syn.flags = NET_SYN;
+	syn.flags = NET_SYN | (s->opt.has_ts && (kept & DOES_ECN) ? NET_ECE | NET_CWR : 0);
 	syn.opt.has_mss = true;
 	syn.opt.mss = mss_steps[cookie >> 24 & 7];
 	syn.opt.has_scale = s->opt.has_ts && (kept & 15) != NO_SCALE;
 	syn.opt.scale = kept & 15;
-	syn.opt.sack_ok = s->opt.has_ts && (kept & 0x10);
+	syn.opt.sack_ok = s->opt.has_ts && (kept & DOES_SACK);
 	c = net_spawn(l, &syn, cookie, true);
 	if (!c)
 		return NULL;

@@ -183,7 +183,7 @@ static void on_ack(struct dmm_net_conn *c, const struct net_acked *a)
 		avoid(c, q, a->delivered);
 }
 
-static uint32_t on_loss(struct dmm_net_conn *c, bool timeout)
+static uint32_t on_congested(struct dmm_net_conn *c, enum net_congested why)
 {
 	struct cubic *q = state(c);
 
@@ -193,7 +193,7 @@ static uint32_t on_loss(struct dmm_net_conn *c, bool timeout)
 	q->cwnd_prior = c->cwnd;
 	/* RFC 9438 4.7: where there was less than before, others want some; leave it sooner */
 	q->w_max = c->cwnd < q->w_max ? (uint32_t)((uint64_t)c->cwnd * 17 / 20) : c->cwnd;
-	if (timeout)
+	if (why == NET_CONGESTED_TIMEOUT)
 		q->w_max = c->cwnd;
 	return DMM_MAX(BETA_OF(c->cwnd), 2 * c->mss);
 }
@@ -210,6 +210,6 @@ const struct net_congestion_ops net_cubic = {
 	.name = "cubic",
 	.begin = begin,
 	.on_ack = on_ack,
-	.on_loss = on_loss,
+	.on_congested = on_congested,
 	.on_undo = on_undo,
 };

@@ -137,6 +137,7 @@ int dmm_net_create(const struct dmm_net_config *config, void *memory, uint64_t n
 	net->send_buffer = config->send_buffer;
 	net->receive_buffer = config->receive_buffer;
 	net->congestion = (uint8_t)config->congestion;
+	net->ecn = (uint8_t)config->ecn;
 	net->delay_small = config->delay_small;
 	net->first_port = first_port(config);
 	net->last_port = config->last_port ? config->last_port : UINT16_MAX;

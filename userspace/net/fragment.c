@@ -80,10 +80,21 @@ static bool add(struct dmm_net *net, struct net_fragmented *f, const struct net_
 				return false;
 		f->total = end;
 	}
+	f->ecn |= (uint8_t)(1u << p->ecn);
 	if (part->offset == 0)
 		f->proto = p->proto; /* RFC 8200 4.5: the first one's counts */
 	return net_ranges_add(&f->parts, &net->ranges, part->offset, end, MAX_PARTS, &merged) &&
 	       net_stream_put(&f->bytes, &net->chunks, part->offset, p->data, p->len);
+}
+
+/* RFC 3168 5.3: one mark marks the whole, unless others say that the sender knows nothing of it.
+ * False: it is dropped. */
+static bool whole_ecn(const struct net_fragmented *f, uint8_t *ret)
+{
+	if (!(f->ecn & 1u << NET_CE))
+		return true;
+	*ret = NET_CE;
+	return !(f->ecn & 1u << NET_NOT_ECT);
 }
 
 bool net_fragment(struct dmm_net *net, struct net_packet *packet, const struct net_fragment *part)
@@ -101,6 +112,11 @@ bool net_fragment(struct dmm_net *net, struct net_packet *packet, const struct n
 	}
 	if (!f->total || f->parts->start != 0 || f->parts->end != f->total)
 		return false;
+	if (!whole_ecn(f, &packet->ecn)) {
+		net->stats.fragments_dropped++;
+		forget(net, f);
+		return false;
+	}
 	net_stream_get(&f->bytes, 0, net->assembled, f->total);
 	packet->data = net->assembled;
 	packet->len = f->total;

@@ -49,6 +49,7 @@ static void take_options(struct dmm_net_conn *c, const struct net_segment *s)
 
 	c->peer_mss = (uint16_t)(mss > LEAST_MSS ? mss : LEAST_MSS);
 	c->sack_ok = o->sack_ok;
+	c->ecn_ok = net_ecn_agreed(c, s);
 	c->ts_ok = o->has_ts;
 	c->ts_recent = o->ts_val;
 	c->ts_recent_at = c->net->now;
@@ -112,6 +113,7 @@ int dmm_net_connect(struct dmm_net *net, const struct dmm_endpoint *from,
 		return -ENOMEM;
 	c->user = user;
 	c->told = true;
+	c->ecn_ok = net->ecn == DMM_NET_ECN_ASK;
 	c->peer_mss = net_our_mss(net, c->v4);
 	c->rcv_scale = net->rcv_scale;
 	net_set_mss(c);

@@ -268,6 +268,7 @@ static void established_input(struct dmm_net_conn *c, struct net_segment *s)
 	net_ack_input(c, s);
 	if (c->fin_acked && !after_our_fin(c))
 		return;
+	net_ecn_receive(c, s);
 	if (s->len || (s->flags & NET_FIN))
 		net_receive(c, s);
 }

@@ -86,6 +86,7 @@ static enum net_verdict parse4(struct dmm_net *net, const uint8_t *p, uint32_t l
 	set_v4(ret->dst.addr, p + 16);
 	ret->v4 = true;
 	ret->proto = p[9];
+	ret->ecn = p[1] & 3;
 	ret->data = p + header;
 	ret->len = total - header;
 	offset = get16(p + 6);
@@ -165,6 +166,7 @@ static enum net_verdict parse6(struct dmm_net *net, const uint8_t *p, uint32_t l
 	memcpy(ret->dst.addr, p + 24, 16);
 	ret->v4 = false;
 	ret->proto = p[6];
+	ret->ecn = p[1] >> 4 & 3;
 	found = skip_headers(p, total, &at, &ret->proto, f);
 	if (!found)
 		return drop(&net->stats.bad_ip);
@@ -186,12 +188,12 @@ enum net_verdict net_ip_parse(struct dmm_net *net, const uint8_t *p, uint32_t le
 }
 
 static void build4(struct dmm_net *net, uint8_t *p, const uint8_t *src, const uint8_t *dst,
-		   uint8_t proto, uint32_t len)
+		   uint8_t proto, uint8_t ecn, uint32_t len)
 {
 	uint16_t sum;
 
 	p[0] = 0x45;
-	p[1] = 0;
+	p[1] = ecn;
 	put16(p + 2, NET_HEADER4 + len);
 	put16(p + 4, net->ip_id++); /* any will do for what is never cut (RFC 6864 4.1) */
 	put16(p + 6, DONT_FRAGMENT);
@@ -205,17 +207,18 @@ static void build4(struct dmm_net *net, uint8_t *p, const uint8_t *src, const ui
 }
 
 uint32_t net_ip_build(struct dmm_net *net, uint8_t *p, const struct dmm_endpoint *local,
-		      const struct dmm_endpoint *remote, bool v4, uint8_t proto, uint32_t len)
+		      const struct dmm_endpoint *remote, bool v4, uint8_t proto, uint8_t ecn,
+		      uint32_t len)
 {
 	uint32_t label;
 
 	if (v4) {
-		build4(net, p, local->addr, remote->addr, proto, len);
+		build4(net, p, local->addr, remote->addr, proto, ecn, len);
 		return NET_HEADER4;
 	}
 	/* RFC 6437: one label for each flow, evenly spread */
 	label = (uint32_t)net_tuple_hash(net->hash_key, local, remote, proto) & 0xfffff;
-	put32(p, 6u << 28 | label);
+	put32(p, 6u << 28 | (uint32_t)ecn << 20 | label);
 	put16(p + 4, len);
 	p[6] = proto;
 	p[7] = TTL;

@@ -51,6 +51,13 @@
 #define NET_PSH 0x08
 #define NET_ACK 0x10
 #define NET_URG 0x20
+#define NET_ECE 0x40
+#define NET_CWR 0x80
+
+/* What the IP header says of ECN (RFC 3168 5). */
+#define NET_NOT_ECT 0
+#define NET_ECT	    2 /* ECT(0) */
+#define NET_CE	    3
 
 #define NET_MAX_SACK	   4
 #define NET_MAX_RANGES	   64  /* of one connection's bytes out of order */
@@ -78,7 +85,7 @@ struct net_packet {
 	struct dmm_endpoint src, dst; /* ports: not of all protocols */
 	const uint8_t *data;	      /* of the protocol above */
 	uint32_t len;
-	uint8_t proto;
+	uint8_t proto, ecn;
 	bool v4;
 };
 
@@ -171,6 +178,9 @@ struct dmm_net_conn {
 	bool undo_ts : 1;    /* undo_at is set */
 	bool reordering : 1; /* was seen (RFC 8985) */
 	bool tlp_retrans : 1, tlp_out : 1;
+	bool ecn_ok : 1;   /* both do; in SYN_SENT: we ask */
+	bool ecn_echo : 1; /* a mark came: ECE, until CWR comes */
+	bool ecn_cwr : 1;  /* the window was cut: to be told with the next new bytes */
 	bool cookie : 1;       /* made from a SYN cookie */
 	bool window_small : 1; /* the peer's window was too small for what waits: sent by timer */
 
@@ -265,6 +275,7 @@ struct net_fragmented {
 	uint8_t src[16], dst[16];
 	uint32_t id;
 	uint8_t proto;
+	uint8_t ecn;	     /* bit per codepoint that came */
 	bool v4, used, dead; /* dead: fragments overlapped, so all of it is dropped */
 	uint32_t total;	     /* 0: the last one did not come yet */
 	uint64_t until;
@@ -317,7 +328,7 @@ struct dmm_net {
 			const struct dmm_endpoint *remote);
 	uint32_t send_buffer, receive_buffer;
 	uint32_t max_conns, n_held; /* that the caller holds */
-	uint8_t congestion;
+	uint8_t congestion, ecn;
 	bool delay_small;
 	uint8_t rcv_scale;
 
@@ -364,7 +375,8 @@ enum net_verdict net_ip_parse(struct dmm_net *net, const uint8_t *p, uint32_t le
 			      struct net_packet *ret, struct net_fragment *ret_fragment);
 /* Writes the header for @len bytes that follow it; returns its length. */
 uint32_t net_ip_build(struct dmm_net *net, uint8_t *p, const struct dmm_endpoint *local,
-		      const struct dmm_endpoint *remote, bool v4, uint8_t proto, uint32_t len);
+		      const struct dmm_endpoint *remote, bool v4, uint8_t proto, uint8_t ecn,
+		      uint32_t len);
 bool net_is_v4(const uint8_t addr[16]);
 bool net_is_ours(const struct dmm_net *net, const uint8_t addr[16]);
 uint64_t net_pseudo(const struct dmm_endpoint *a, const struct dmm_endpoint *b, bool v4,
@@ -471,6 +483,16 @@ static inline uint16_t net_syn_window(const struct dmm_net *net)
 void net_ack_input(struct dmm_net_conn *c, const struct net_segment *s);
 void net_window_update(struct dmm_net_conn *c, const struct net_segment *s);
 
+/* ecn.c */
+
+/* Flags of our SYN, and what the peer's says of him. */
+uint8_t net_ecn_syn_flags(const struct dmm_net_conn *c);
+bool net_ecn_agreed(const struct dmm_net_conn *c, const struct net_segment *s);
+/* New bytes came: marked, or they tell that the peer has heard of it. */
+void net_ecn_receive(struct dmm_net_conn *c, const struct net_segment *s);
+/* The peer tells of marks, for the first time in this window (RFC 3168 6.1.2). */
+bool net_ecn_is_told(const struct dmm_net_conn *c, const struct net_segment *s);
+
 /* recovery.c */
 
 struct net_acked {
@@ -518,8 +540,8 @@ void net_held_clear(struct dmm_net_conn *c);
 /* The next segment of @c; 0: there is none now. */
 uint32_t net_tcp_output(struct dmm_net_conn *c, uint8_t *p, uint32_t room);
 uint32_t net_tcp_header(struct dmm_net *net, uint8_t *p, const struct dmm_endpoint *local,
-			const struct dmm_endpoint *remote, bool v4, uint32_t options_len,
-			uint32_t len);
+			const struct dmm_endpoint *remote, bool v4, uint8_t ecn,
+			uint32_t options_len, uint32_t len);
 
 /* timers.c */
 

@@ -23,9 +23,9 @@ static void on_ack(struct dmm_net_conn *c, const struct net_acked *a)
 }
 
 /* RFC 5681 equation 4. */
-static uint32_t on_loss(struct dmm_net_conn *c, bool timeout)
+static uint32_t on_congested(struct dmm_net_conn *c, enum net_congested why)
 {
-	(void)timeout;
+	(void)why;
 	c->cc_state[0] = 0;
 	return DMM_MAX((c->snd_nxt - c->snd_una) / 2, 2 * c->mss);
 }
@@ -39,6 +39,6 @@ const struct net_congestion_ops net_newreno = {
 	.name = "newreno",
 	.begin = begin,
 	.on_ack = on_ack,
-	.on_loss = on_loss,
+	.on_congested = on_congested,
 	.on_undo = on_undo,
 };

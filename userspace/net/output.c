@@ -16,11 +16,12 @@ static bool sends_data(const struct dmm_net_conn *c)
 }
 
 uint32_t net_tcp_header(struct dmm_net *net, uint8_t *p, const struct dmm_endpoint *local,
-			const struct dmm_endpoint *remote, bool v4, uint32_t options_len,
-			uint32_t len)
+			const struct dmm_endpoint *remote, bool v4, uint8_t ecn,
+			uint32_t options_len, uint32_t len)
 {
 	const uint32_t tcp_len = NET_TCP_HEADER + options_len;
-	const uint32_t at = net_ip_build(net, p, local, remote, v4, NET_PROTO_TCP, tcp_len + len);
+	const uint32_t at = 
+		net_ip_build(net, p, local, remote, v4, NET_PROTO_TCP, ecn, tcp_len + len);
 
 	memset(p + at, 0, NET_TCP_HEADER);
 	memcpy(p + at, &local->port, 2);
@@ -64,17 +65,19 @@ static uint64_t put_data(struct dmm_net_conn *c, uint8_t *p, uint32_t seq, uint3
 	return net_sum(p, len, sum);
 }
 
-static uint32_t build(struct dmm_net_conn *c, uint8_t *p, uint8_t flags, uint32_t seq, uint32_t len,
-		      const uint8_t *options, uint32_t options_len)
+static uint32_t build(struct dmm_net_conn *c, uint8_t *p, uint8_t flags, uint8_t ecn, uint32_t seq,
+		      uint32_t len, const uint8_t *options, uint32_t options_len)
 {
 	const uint32_t tcp_len = NET_TCP_HEADER + options_len;
 	const uint32_t header =
-		net_tcp_header(c->net, p, &c->local, &c->remote, c->v4, options_len, len);
+		net_tcp_header(c->net, p, &c->local, &c->remote, c->v4, ecn, options_len, len);
 	uint8_t *tcp = p + header - tcp_len;
 	uint64_t sum;
 	uint16_t field;
 
 	put32(tcp + 4, seq);
+	if (c->ecn_echo && !(flags & NET_SYN))
+		flags |= NET_ECE;
 	tcp[13] = flags;
 	if (flags & NET_ACK) {
 		put32(tcp + 8, c->rcv_nxt);
@@ -111,7 +114,7 @@ static uint32_t send_ack(struct dmm_net_conn *c, uint8_t *p, uint32_t seq)
 {
 	uint8_t options[40];
 	const uint32_t options_len = net_options_data(c, options, true);
-	const uint32_t len = build(c, p, NET_ACK, seq, 0, options, options_len);
+	const uint32_t len = build(c, p, NET_ACK, NET_NOT_ECT, seq, 0, options, options_len);
 
 	c->ack_now |= c->sack_ok && c->dup_acks_owed;
 	return len;
@@ -120,7 +123,7 @@ static uint32_t send_ack(struct dmm_net_conn *c, uint8_t *p, uint32_t seq)
 static uint32_t send_syn(struct dmm_net_conn *c, uint8_t *p, struct net_sent *sent)
 {
 	const bool answer = c->state == NET_SYN_RCVD;
-	uint8_t options[40];
+	uint8_t options[40], flags;
 	uint32_t len;
 
 	/* what the peer did not offer we may not (RFC 7323 1.3, 2018 2) */
@@ -128,24 +131,32 @@ static uint32_t send_syn(struct dmm_net_conn *c, uint8_t *p, struct net_sent *se
 			      answer && !c->snd_scale && !c->rcv_scale ? -1 : c->net->rcv_scale,
 			      !answer || c->sack_ok, !answer || c->ts_ok, net_ts_now(c),
 			      c->ts_recent);
+	flags = NET_SYN | (answer ? NET_ACK : 0) | net_ecn_syn_flags(c);
 	net_sent_now(c, sent);
 	c->syn_tries++;
-	return build(c, p, NET_SYN | (answer ? NET_ACK : 0), c->iss, 0, options, len);
+	return build(c, p, flags, NET_NOT_ECT, c->iss, 0, options, len);
 }
 
 static uint32_t send_data(struct dmm_net_conn *c, uint8_t *p, struct net_sent *sent, uint32_t len,
 			  const uint8_t *options, uint32_t options_len)
 {
+	/* RFC 3168 6.1.5, 6.1.6: not what is sent again, nor probes into a closed window */
+	const bool fresh = c->ecn_ok && len && !sent->times && seq_leq(sent->seq + len, c->snd_edge);
 	uint8_t flags = NET_ACK;
 
 	if (sent->fin && len == sent->end - sent->seq - 1)
 		flags |= NET_FIN;
 	if (sent->seq + len == c->tx_end && len)
 		flags |= NET_PSH; /* MUST-60 */
+	if (fresh && c->ecn_cwr) {
+		flags |= NET_CWR;
+		c->ecn_cwr = false;
+	}
 	net_sent_now(c, sent);
 	if (c->recovery == NET_RECOVERY)
 		c->prr_out += len;
-	return build(c, p, flags, sent->seq, len, options, options_len);
+	return build(c, p, flags, fresh ? NET_ECT : NET_NOT_ECT, sent->seq, len, options,
+		     options_len);
 }
 
 /* The path's MTU fell: @sent becomes two, of which the first has @len bytes. Out of memory it stays

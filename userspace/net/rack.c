@@ -127,7 +127,7 @@ void net_tlp_ack(struct dmm_net_conn *c, const struct net_segment *s, const stru
 		c->tlp_out = false;
 	} else if (seq_gt(s->ack, c->tlp_end)) {
 		c->tlp_out = false;
-		c->ssthresh = c->cc->on_loss(c, false);
+		c->ssthresh = c->cc->on_congested(c, NET_CONGESTED_LOST);
 		c->cwnd = DMM_MIN(c->cwnd, c->ssthresh);
 	} else if (!a->bytes && !s->len) {
 		c->tlp_out = false;

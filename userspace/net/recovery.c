@@ -4,8 +4,8 @@
  * and here by duplicate ACKs (RFC 6582) where he does not.
  *
  * Each segment is: sent; sacked; lost (to be sent again); lost and retrans (was sent again). In
- * a TLP it is retrans without being lost. Recovery is OPEN, RECOVERY from the first loss until
- * all that was sent by then arrived, LOSS the same after an RTO. */
+ * a TLP it is retrans without being lost. Recovery is OPEN, RECOVERY from the first loss or mark
+ * (RFC 3168) until all that was sent by then arrived, LOSS the same after an RTO. */
 #include "net/net_internal.h"
 
 #include <string.h>
@@ -306,14 +306,20 @@ static void remember(struct dmm_net_conn *c)
 	c->recover = c->snd_nxt;
 }
 
-static void enter_recovery(struct dmm_net_conn *c)
+static void enter_recovery(struct dmm_net_conn *c, enum net_congested why)
 {
 	remember(c);
 	c->recovery = NET_RECOVERY;
 	c->prr_flight = DMM_MAX(c->snd_nxt - c->snd_una, c->mss);
 	c->prr_delivered = c->prr_out = 0;
-	c->ssthresh = c->cc->on_loss(c, false);
-	c->net->stats.fast_recoveries++;
+	c->ssthresh = c->cc->on_congested(c, why);
+	c->ecn_cwr = c->ecn_ok;
+	if (why == NET_CONGESTED_MARKED) { /* whatever is undone later, this is not */
+		c->undo_cwnd = c->undo_ssthresh = c->ssthresh;
+		c->net->stats.ecn_reductions++;
+	} else {
+		c->net->stats.fast_recoveries++;
+	}
 }
 
 static void leave_recovery(struct dmm_net_conn *c)
@@ -384,6 +390,16 @@ static void reduce(struct dmm_net_conn *c, const struct net_acked *a, bool new_l
 	c->cwnd = (uint32_t)DMM_MAX(pipe + send, c->mss);
 }
 
+/* Marks that were passed stay near: 2 GiB later they would count as ahead. */
+static void keep_near(struct dmm_net_conn *c)
+{
+	const uint32_t passed = c->snd_una - 1;
+
+	c->recover = seq_max(c->recover, passed);
+	c->limited = seq_max(c->limited, passed);
+	c->dsack_round = seq_max(c->dsack_round, passed);
+}
+
 static bool is_limited(const struct dmm_net_conn *c, const struct net_acked *a)
 {
 	if (c->cwnd < c->ssthresh && a->in_flight >= c->cwnd / 2)
@@ -420,13 +436,17 @@ void net_recovery_ack(struct dmm_net_conn *c, const struct net_segment *s, struc
 	if (c->recovery != NET_OPEN && seq_geq(c->snd_una, c->recover))
 		leave_recovery(c);
 	if (c->recovery == NET_OPEN && c->lost_bytes && c->state >= NET_ESTABLISHED)
-		enter_recovery(c);
+		enter_recovery(c, NET_CONGESTED_LOST);
+	else if (c->recovery == NET_OPEN && net_ecn_is_told(c, s))
+		enter_recovery(c, NET_CONGESTED_MARKED);
 	if (c->recovery == NET_RECOVERY)
 		reduce(c, a, new_loss);
 	else if (a->bytes && c->state >= NET_ESTABLISHED && is_limited(c, a))
 		c->cc->on_ack(c, a);
 	if (a->bytes || c->reo_wait || c->rtx == NET_RTX_REORDER)
 		net_rtx_arm(c);
+	if (a->bytes)
+		keep_near(c);
 }
 
 /* RFC 6298 5.5, RFC 5681 3.1, RFC 8985 6.3: all may be lost; begin anew with one segment. */
@@ -442,7 +462,8 @@ void net_recovery_timeout(struct dmm_net_conn *c)
 	memset(c->seen, 0, sizeof(c->seen));
 	if (c->recovery != NET_LOSS && c->state >= NET_ESTABLISHED) {
 		remember(c);
-		c->ssthresh = c->cc->on_loss(c, true);
+		c->ssthresh = c->cc->on_congested(c, NET_CONGESTED_TIMEOUT);
+		c->ecn_cwr = c->ecn_ok;
 	}
 	for (sent = TAILQ_FIRST(&c->sent); sent; sent = TAILQ_NEXT(sent, by_seq)) {
 		if (sent->sacked) {

@@ -63,7 +63,7 @@ uint32_t net_reply_output(struct dmm_net *net, uint8_t *p, uint32_t room)
 	options = r->flags & NET_SYN ? net_options_syn(opt, r->mss, r->no_scale ? -1 : r->scale,
 						       r->sack_ok, r->ts, r->ts_val, r->ts_ecr)
 				     : 0;
-	header = net_tcp_header(net, p, &r->local, &r->remote, r->v4, options, 0);
+	header = net_tcp_header(net, p, &r->local, &r->remote, r->v4, NET_NOT_ECT, options, 0);
 	tcp = p + header - NET_TCP_HEADER - options;
 	memcpy(tcp + NET_TCP_HEADER, opt, options);
 	put32(tcp + 4, r->seq);

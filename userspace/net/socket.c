@@ -244,6 +244,7 @@ void dmm_net_get_info(const struct dmm_net_conn *c, struct dmm_net_info *ret)
 				      .rttvar = c->rttvar,
 				      .min_rtt = c->min_rtt,
 				      .rto = c->rto,
+				      .ecn = c->ecn_ok,
 				      .sound = net_recovery_is_sound(c) };
 	for (r = c->held; r; r = r->next)
 		ret->held += r->end - r->start;

@@ -270,7 +270,7 @@ uint32_t net_udp_output(struct dmm_net *net, uint8_t *p, uint32_t room)
 		return 0;
 	v4 = net_is_v4(d->local.addr);
 	len = d->len + NET_UDP_HEADER;
-	header = net_ip_build(net, p, &d->local, &d->remote, v4, NET_PROTO_UDP, len);
+	header = net_ip_build(net, p, &d->local, &d->remote, v4, NET_PROTO_UDP, NET_NOT_ECT, len);
 	memcpy(p + header, &d->local.port, 2);
 	memcpy(p + header + 2, &d->remote.port, 2);
 	put16(p + header + 4, len);
