@@ -71,7 +71,8 @@ struct dmm_net_stats {
 	uint64_t no_memory;	  /* segments or data turned away for want of it */
 	uint64_t replies_dropped; /* of no connection; too many at a time */
 
-	uint64_t retransmits, rto, tlp, fast_recoveries, rack_marked, spurious;
+	uint64_t retransmits, rto, tlp, fast_recoveries, rack_marked;
+	uint64_t spurious, dsack_undos, frto_undos; /* recoveries for nothing; found by */
 	uint64_t ce_in, ecn_reductions; /* segments that were marked; windows cut for it */
 	uint64_t dsack_in, dsack_out, sack_in, dup_acks_in;
 	uint64_t paws_dropped, challenge_acks, out_of_window;

@@ -68,7 +68,7 @@ static void take_options(struct dmm_net_conn *c, const struct net_segment *s)
 
 static void begin(struct dmm_net_conn *c, uint32_t iss)
 {
-	c->iss = c->snd_una = c->snd_nxt = c->recover = c->limited = iss;
+	c->iss = c->snd_una = c->snd_nxt = c->recover = c->limited = c->dsack_round = iss;
 	c->tx_end = iss + 1; /* the SYN's own */
 	c->snd_edge = c->tx_end;
 	c->rto = NET_SEC; /* RFC 6298 2.1 */

@@ -146,6 +146,9 @@ enum net_rtx {
 
 enum net_recovery { NET_OPEN, NET_RECOVERY, NET_LOSS };
 
+/* RFC 5682, after an RTO: waits for the ACK of what was sent again; for that of what is new. */
+enum net_frto { NET_FRTO_NONE, NET_FRTO_AGAIN, NET_FRTO_NEW };
+
 struct net_congestion_ops;
 
 struct dmm_net_conn {
@@ -230,6 +233,7 @@ struct dmm_net_conn {
 	uint32_t sacked_bytes, lost_bytes, retrans_bytes;
 	uint32_t recover; /* snd_nxt when recovery began */
 	uint8_t recovery; /* enum net_recovery */
+	uint8_t frto;	  /* enum net_frto */
 	bool one_used;
 	uint16_t challenge_count;
 	uint64_t challenge_since;
@@ -237,6 +241,8 @@ struct dmm_net_conn {
 	uint32_t prr_delivered, prr_out, prr_flight;
 	uint32_t tlp_end;
 	uint32_t undo_cwnd, undo_ssthresh, undo_at;
+	/* what was sent again, and how much of it is not known to have been for nothing */
+	uint32_t undo_start, undo_end, undo_bytes;
 	uint64_t reo_wait; /* until something may have to be held lost; 0: nothing */
 	uint64_t rack_sent_at, rack_rtt, min_rtt, min_rtt_at;
 	uint32_t rack_end, rack_fack;
@@ -502,6 +508,7 @@ struct net_acked {
 	uint64_t rtt;	    /* 0: no sample */
 	bool dup;	    /* a duplicate ACK (RFC 5681 2) */
 	bool dsack;
+	bool all_dup; /* the last of what was sent again is told as a duplicate */
 	bool sacked_new;
 	bool retrans_acked;
 };

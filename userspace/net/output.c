@@ -305,6 +305,21 @@ static void idle(struct dmm_net_conn *c)
 		net_congestion_idle(c);
 }
 
+/* RFC 5682 3.1 step 2b: two new segments, to see what their ACKs say; where there are none, what is
+ * lost has to go. */
+static uint32_t frto_new(struct dmm_net_conn *c, uint8_t *p)
+{
+	const uint32_t new = c->snd_nxt - c->recover;
+	uint32_t len = 0;
+	bool fin_only;
+
+	if (new < 2 * c->mss)
+		len = new_bytes(c, &fin_only);
+	if (!len && !new)
+		c->frto = NET_FRTO_NONE;
+	return len ? send_new(c, p, len, false) : 0;
+}
+
 static uint32_t send_something(struct dmm_net_conn *c, uint8_t *p)
 {
 	struct net_sent *lost;
@@ -316,6 +331,11 @@ static uint32_t send_something(struct dmm_net_conn *c, uint8_t *p)
 	if (c->probe) {
 		len = send_probe(c, p);
 		if (len)
+			return len;
+	}
+	if (c->frto == NET_FRTO_NEW) {
+		len = frto_new(c, p);
+		if (len || c->frto == NET_FRTO_NEW)
 			return len;
 	}
 	lost = net_next_lost(c);

@@ -129,6 +129,7 @@ void net_tlp_ack(struct dmm_net_conn *c, const struct net_segment *s, const stru
 		c->tlp_out = false;
 		c->ssthresh = c->cc->on_congested(c, NET_CONGESTED_LOST);
 		c->cwnd = DMM_MIN(c->cwnd, c->ssthresh);
+		c->undo_bytes = 0;
 	} else if (!a->bytes && !s->len) {
 		c->tlp_out = false;
 	}

@@ -95,6 +95,19 @@ void net_sent_free(struct dmm_net_conn *c, struct net_sent *sent)
 		net_pool_put(&c->net->sents, sent);
 }
 
+static void may_undo(struct dmm_net_conn *c, const struct net_sent *sent)
+{
+	const bool first = !c->undo_bytes;
+
+	if (!c->undo_ts) {
+		c->undo_ts = true;
+		c->undo_at = net_ts_now(c);
+	}
+	c->undo_start = first ? sent->seq : seq_min(c->undo_start, sent->seq);
+	c->undo_end = first ? sent->end : seq_max(c->undo_end, sent->end);
+	c->undo_bytes += size_of(sent) - sent->fin;
+}
+
 void net_sent_now(struct dmm_net_conn *c, struct net_sent *sent)
 {
 	no_time(c, sent);
@@ -106,10 +119,8 @@ void net_sent_now(struct dmm_net_conn *c, struct net_sent *sent)
 		return;
 	c->net->stats.retransmits++;
 	set_retrans(c, sent, true);
-	if (!c->undo_ts && c->recovery != NET_OPEN) {
-		c->undo_ts = true;
-		c->undo_at = net_ts_now(c);
-	}
+	if (c->recovery != NET_OPEN)
+		may_undo(c, sent);
 }
 
 void net_mark_lost(struct dmm_net_conn *c, struct net_sent *sent)
@@ -221,6 +232,20 @@ static bool is_dsack(const struct net_segment *s)
 		seq_leq(o->sack[0].end, o->sack[1].end));
 }
 
+/* RFC 3708: what was sent again had arrived before. */
+static void take_duplicate(struct dmm_net_conn *c, uint32_t start, uint32_t end,
+			   struct net_acked *a)
+{
+	a->dsack = true;
+	c->net->stats.dsack_in++;
+	net_rack_dsack(c);
+	if (!c->undo_bytes || seq_geq(start, end) || seq_lt(start, c->undo_start) ||
+	    seq_gt(end, c->undo_end))
+		return;
+	c->undo_bytes -= DMM_MIN(end - start, c->undo_bytes);
+	a->all_dup = !c->undo_bytes;
+}
+
 static void take_sack(struct dmm_net_conn *c, const struct net_segment *s, struct net_acked *a)
 {
 	const struct net_options *o = &s->opt;
@@ -228,9 +253,7 @@ static void take_sack(struct dmm_net_conn *c, const struct net_segment *s, struc
 
 	c->net->stats.sack_in++;
 	if (is_dsack(s)) {
-		a->dsack = true;
-		c->net->stats.dsack_in++;
-		net_rack_dsack(c);
+		take_duplicate(c, o->sack[0].start, o->sack[0].end, a);
 		i = 1;
 	}
 	for (; i < o->n_sack; i++) /* anything else is forged or old (RFC 2018, 5961) */
@@ -303,6 +326,7 @@ static void remember(struct dmm_net_conn *c)
 	c->undo_cwnd = c->cwnd;
 	c->undo_ssthresh = c->ssthresh;
 	c->undo_ts = false;
+	c->undo_bytes = 0;
 	c->recover = c->snd_nxt;
 }
 
@@ -327,6 +351,7 @@ static void leave_recovery(struct dmm_net_conn *c)
 	if (c->recovery == NET_RECOVERY)
 		c->cwnd = DMM_MIN(c->ssthresh, DMM_MAX(net_pipe(c), c->mss) + 4 * c->mss);
 	c->recovery = NET_OPEN;
+	c->frto = NET_FRTO_NONE;
 	c->dup_acks = 0;
 	c->undo_ts = false;
 	if (c->reo_persist && --c->reo_persist == 0)
@@ -342,12 +367,40 @@ static bool was_spurious(const struct dmm_net_conn *c, const struct net_segment 
 	       a->retrans_acked && seq_lt(s->opt.ts_ecr, c->undo_at);
 }
 
+/* RFC 5682 3.1 steps 2 and 3, where no timestamps tell: only the first segment was sent again, then
+ * new ones (output.c). True: the next ACK is of something that was sent before the timeout. */
+static bool frto_was_spurious(struct dmm_net_conn *c, const struct net_acked *a)
+{
+	const uint32_t high = c->sack_high ? seq_max(c->sack_high->end, c->snd_una) : c->snd_una;
+	const bool tells = a->bytes || a->sacked_new;
+
+	if (c->frto == NET_FRTO_AGAIN && a->bytes) {
+		c->frto = seq_lt(c->snd_una, c->recover) ? NET_FRTO_NEW : NET_FRTO_NONE;
+		return false;
+	}
+	if (c->frto != NET_FRTO_NEW || (!tells && !a->dup))
+		return false;
+	c->frto = NET_FRTO_NONE;
+	return tells && seq_leq(high, c->recover);
+}
+
+static bool find_spurious(struct dmm_net_conn *c, const struct net_segment *s,
+			  const struct net_acked *a)
+{
+	const bool by_frto = frto_was_spurious(c, a);
+
+	c->net->stats.dsack_undos += a->all_dup;
+	c->net->stats.frto_undos += by_frto;
+	return by_frto || a->all_dup || was_spurious(c, s, a);
+}
+
 static void undo(struct dmm_net_conn *c)
 {
 	struct net_sent *sent;
 
 	c->net->stats.spurious++;
-	for (sent = TAILQ_FIRST(&c->sent); sent; sent = TAILQ_NEXT(sent, by_seq)) {
+	for (sent = TAILQ_LAST(&c->sent, net_sent_list); sent;
+	     sent = TAILQ_PREV(sent, net_sent_list, by_seq)) {
 		if (!sent->lost || sent->retrans)
 			continue;
 		set_lost(c, sent, false);
@@ -358,8 +411,11 @@ static void undo(struct dmm_net_conn *c)
 	 * ACKs that were lost, so not ever longer */
 	if (c->recovery == NET_LOSS && c->srtt)
 		c->rto = DMM_MAX(c->rto, 4 * (c->srtt + 4 * c->rttvar));
+	c->rack_sent_at = 0; /* may be of what was sent again, and the ACK was not of that */
 	c->recovery = NET_OPEN;
+	c->frto = NET_FRTO_NONE;
 	c->undo_ts = false;
+	c->undo_bytes = 0;
 	c->cwnd = DMM_MAX(c->cwnd, c->undo_cwnd);
 	c->ssthresh = c->undo_ssthresh;
 	c->cc->on_undo(c);
@@ -422,7 +478,7 @@ void net_recovery_ack(struct dmm_net_conn *c, const struct net_segment *s, struc
 	 * as the last ACK that was lost. */
 	if (a->retrans_acked)
 		a->rtt = 0;
-	if (was_spurious(c, s, a))
+	if (find_spurious(c, s, a))
 		undo(c);
 	if (a->rtt && a->bytes)
 		net_rtt_sample(c, a->rtt);
@@ -473,6 +529,10 @@ void net_recovery_timeout(struct dmm_net_conn *c)
 		}
 		net_mark_lost(c, sent);
 	}
+	/* RFC 5682 3.1 step 1; timestamps tell sooner */
+	c->frto = c->recovery == NET_OPEN && c->sack_ok && !c->ts_ok && c->state >= NET_ESTABLISHED
+			  ? NET_FRTO_AGAIN
+			  : NET_FRTO_NONE;
 	c->recovery = NET_LOSS;
 	c->recover = c->snd_nxt;
 	c->cwnd = c->mss;
