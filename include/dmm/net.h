@@ -54,6 +54,7 @@ struct dmm_net_config {
 	/* Initial sequence numbers, where they are the caller's to choose (RFC 6528); NULL: the engine's. */
 	uint32_t (*isn)(void *owner, const struct dmm_endpoint *local,
 			const struct dmm_endpoint *remote);
+	bool no_pacing;	  /* windows go as fast as ACKs let them */
 	bool delay_small; /* connections begin with Nagle's algorithm on (RFC 9293 3.7.4) */
 	/* What dmm_net_connect() chooses local ports from; 0: from 1024 on (RFC 6056 3.2). */
 	uint16_t first_port, last_port;

@@ -15,7 +15,7 @@
 #define N_RTT_SAMPLE   8
 #define CSS_DIVISOR    4 /* of growth */
 #define CSS_ROUNDS     5
-#define LIMIT	       8 /* segments per ACK: we do not pace */
+#define LIMIT	       8 /* segments per ACK, unless they are paced */
 
 struct cubic {
 	uint32_t w_max, w_est, origin; /* origin: where the curve is flat */
@@ -106,7 +106,7 @@ static void slow_start(struct dmm_net_conn *c, struct cubic *q, const struct net
 
 	if (q->css_rounds)
 		slower.delivered /= CSS_DIVISOR;
-	net_slow_start(c, &slower, LIMIT);
+	net_slow_start(c, &slower, c->net->paces ? UINT16_MAX : LIMIT);
 	if (q->started)
 		return;
 	watch_delay(q, a->rtt);

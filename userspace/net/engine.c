@@ -139,6 +139,7 @@ int dmm_net_create(const struct dmm_net_config *config, void *memory, uint64_t n
 	net->congestion = (uint8_t)config->congestion;
 	net->ecn = (uint8_t)config->ecn;
 	net->delay_small = config->delay_small;
+	net->paces = !config->no_pacing;
 	net->first_port = first_port(config);
 	net->last_port = config->last_port ? config->last_port : UINT16_MAX;
 	while (net->rcv_scale < MAX_SCALE && net->receive_buffer >> net->rcv_scale > 0xffff)

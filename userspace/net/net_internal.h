@@ -134,6 +134,7 @@ enum net_due {
 	NET_DUE_LIFE,  /* TIME-WAIT or an orphan's FIN-WAIT-2 ends */
 	NET_DUE_KEEP,  /* a keepalive probe */
 	NET_DUE_SPACE, /* look for memory again */
+	NET_DUE_PACE,  /* send on (pace.c) */
 	NET_NUM_DUE
 };
 
@@ -258,6 +259,7 @@ struct dmm_net_conn {
 
 	const struct net_congestion_ops *cc;
 	uint32_t cwnd, ssthresh;
+	uint64_t pace_at; /* when what was sent would have gone at an even pace */
 	uint32_t limited; /* the window of congestion held sending back while una was up to here */
 	uint64_t cc_state[10];
 
@@ -335,7 +337,7 @@ struct dmm_net {
 	uint32_t send_buffer, receive_buffer;
 	uint32_t max_conns, n_held; /* that the caller holds */
 	uint8_t congestion, ecn;
-	bool delay_small;
+	bool delay_small, paces;
 	uint8_t rcv_scale;
 
 	uint32_t mtu;
@@ -488,6 +490,12 @@ static inline uint16_t net_syn_window(const struct dmm_net *net)
 
 void net_ack_input(struct dmm_net_conn *c, const struct net_segment *s);
 void net_window_update(struct dmm_net_conn *c, const struct net_segment *s);
+
+/* pace.c */
+
+/* May a segment go now? If not, a timer is set for when it may. */
+bool net_pace_allows(struct dmm_net_conn *c);
+void net_pace_sent(struct dmm_net_conn *c, uint32_t len);
 
 /* ecn.c */
 

@@ -153,6 +153,7 @@ static uint32_t send_data(struct dmm_net_conn *c, uint8_t *p, struct net_sent *s
 		c->ecn_cwr = false;
 	}
 	net_sent_now(c, sent);
+	net_pace_sent(c, len);
 	if (c->recovery == NET_RECOVERY)
 		c->prr_out += len;
 	return build(c, p, flags, fresh ? NET_ECT : NET_NOT_ECT, sent->seq, len, options,
@@ -333,6 +334,8 @@ static uint32_t send_something(struct dmm_net_conn *c, uint8_t *p)
 		if (len)
 			return len;
 	}
+	if ((c->n_to_resend || net_waiting(c)) && !net_pace_allows(c))
+		return 0;
 	if (c->frto == NET_FRTO_NEW) {
 		len = frto_new(c, p);
 		if (len || c->frto == NET_FRTO_NEW)

@@ -348,7 +348,9 @@ static void enter_recovery(struct dmm_net_conn *c, enum net_congested why)
 
 static void leave_recovery(struct dmm_net_conn *c)
 {
-	if (c->recovery == NET_RECOVERY)
+	if (c->recovery == NET_RECOVERY && c->net->paces)
+		c->cwnd = c->ssthresh;
+	else if (c->recovery == NET_RECOVERY) /* no burst for what is free at once */
 		c->cwnd = DMM_MIN(c->ssthresh, DMM_MAX(net_pipe(c), c->mss) + 4 * c->mss);
 	c->recovery = NET_OPEN;
 	c->frto = NET_FRTO_NONE;

@@ -221,6 +221,9 @@ static void run_one(struct dmm_net_conn *c, enum net_due due)
 	case NET_DUE_LIFE:
 		net_conn_end(c, 0);
 		break;
+	case NET_DUE_PACE:
+		net_want_output(c);
+		break;
 	case NET_DUE_KEEP:
 		on_keep(c);
 		break;
