@@ -45,8 +45,10 @@ struct dmm_net_config {
 	uint32_t max_conns;	/* connections and listeners the caller holds at a time */
 	uint32_t max_time_wait; /* further connections that only wait on the wire */
 	uint32_t max_udp;
-	uint32_t send_buffer, receive_buffer; /* most bytes of one connection, each */
-	uint64_t buffer_memory;		      /* bytes of all buffers together */
+	/* Most bytes of one connection, each. It begins with 64 KiB, and gets what its path and its
+	 * reader make use of. */
+	uint32_t send_buffer, receive_buffer;
+	uint64_t buffer_memory; /* bytes of all buffers together */
 	uint8_t secret[32]; /* random: sequence numbers, cookies and hash tables are keyed by it */
 	enum dmm_net_congestion congestion;
 	enum dmm_net_ecn ecn;
@@ -193,7 +195,7 @@ struct dmm_net_info {
 	uint32_t rcv_nxt, rcv_edge;
 	uint32_t unread, held;		     /* received: in order, and out of it */
 	uint64_t srtt, rttvar, min_rtt, rto; /* ns */
-	bool ecn;   /* both sides do */
+	bool ecn;			     /* both sides do */
 	bool sound; /* its counts of what is on its way are those of its lists */
 };
 void dmm_net_get_info(const struct dmm_net_conn *conn, struct dmm_net_info *ret);

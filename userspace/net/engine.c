@@ -231,6 +231,7 @@ struct dmm_net_conn *net_conn_new(struct dmm_net *net, const struct dmm_endpoint
 	*c = (struct dmm_net_conn){ .net = net, .local = *local, .remote = *remote };
 	c->v4 = net_is_v4(local->addr);
 	c->nodelay = !net->delay_small;
+	net_buffers_begin(c);
 	TAILQ_INIT(&c->sent);
 	TAILQ_INIT(&c->sent_by_time);
 	return c;

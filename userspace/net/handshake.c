@@ -182,6 +182,8 @@ void net_establish(struct dmm_net_conn *c, const struct net_segment *s)
 	if (c->syn_tries > 1) /* RFC 6298 5.7 */
 		c->rto = 3 * NET_SEC;
 	net_congestion_begin(c, c->syn_tries > 1);
+	c->round_at = c->net->now;
+	c->round_from = c->rcv_read;
 	if (c->listener) {
 		c->listener->half_open--;
 		c->net->stats.half_open--;

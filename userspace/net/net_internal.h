@@ -182,9 +182,9 @@ struct dmm_net_conn {
 	bool undo_ts : 1;    /* undo_at is set */
 	bool reordering : 1; /* was seen (RFC 8985) */
 	bool tlp_retrans : 1, tlp_out : 1;
-	bool ecn_ok : 1;   /* both do; in SYN_SENT: we ask */
-	bool ecn_echo : 1; /* a mark came: ECE, until CWR comes */
-	bool ecn_cwr : 1;  /* the window was cut: to be told with the next new bytes */
+	bool ecn_ok : 1;       /* both do; in SYN_SENT: we ask */
+	bool ecn_echo : 1;     /* a mark came: ECE, until CWR comes */
+	bool ecn_cwr : 1;      /* the window was cut: to be told with the next new bytes */
 	bool cookie : 1;       /* made from a SYN cookie */
 	bool window_small : 1; /* the peer's window was too small for what waits: sent by timer */
 
@@ -208,6 +208,10 @@ struct dmm_net_conn {
 	struct net_stream rx;
 	struct net_range *held; /* out of order */
 	uint32_t irs, rcv_nxt, rcv_read;
+	uint32_t rcv_buffer;		 /* bytes; see buffers.c */
+	uint32_t round_from, last_round; /* rcv_read when the round began; bytes of the last one */
+	uint32_t rcv_rtt_ms;		 /* of what came last, by its timestamp */
+	uint64_t round_at;
 	uint32_t rcv_adv;		 /* the edge of the window that was told */
 	uint32_t unacked;		 /* bytes received since the last ACK */
 	uint32_t last_ack;		 /* rcv_nxt as it was told last */
@@ -349,7 +353,7 @@ struct dmm_net {
 	uint16_t ip_id;
 	uint16_t first_port, last_port;
 	uint16_t port_steps[NET_PORT_STEPS]; /* ports.c */
-	uint64_t cookie_at; /* when one was sent last */
+	uint64_t cookie_at;		     /* when one was sent last */
 	struct net_fragmented fragmented[NET_MAX_FRAGMENTED];
 	uint8_t *assembled; /* 64 KiB: a packet that was put together */
 
@@ -490,6 +494,14 @@ static inline uint16_t net_syn_window(const struct dmm_net *net)
 
 void net_ack_input(struct dmm_net_conn *c, const struct net_segment *s);
 void net_window_update(struct dmm_net_conn *c, const struct net_segment *s);
+
+/* buffers.c */
+
+void net_buffers_begin(struct dmm_net_conn *c);
+/* How many bytes of @c may wait for their ACK now. */
+uint32_t net_send_buffer(const struct dmm_net_conn *c);
+/* Bytes were read: the receive buffer may grow for it. */
+void net_receive_buffer_read(struct dmm_net_conn *c);
 
 /* pace.c */
 

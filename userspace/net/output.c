@@ -20,7 +20,7 @@ uint32_t net_tcp_header(struct dmm_net *net, uint8_t *p, const struct dmm_endpoi
 			uint32_t options_len, uint32_t len)
 {
 	const uint32_t tcp_len = NET_TCP_HEADER + options_len;
-	const uint32_t at = 
+	const uint32_t at =
 		net_ip_build(net, p, local, remote, v4, NET_PROTO_TCP, ecn, tcp_len + len);
 
 	memset(p + at, 0, NET_TCP_HEADER);
@@ -31,18 +31,22 @@ uint32_t net_tcp_header(struct dmm_net *net, uint8_t *p, const struct dmm_endpoi
 }
 
 /* RFC 9293 3.8.6.2.2: the edge moves by what is worth it, and never back. RFC 7323 2.4: in scaled
- * units it is rounded up, so that rounding does not take it back either. */
+ * units it is rounded up, so that rounding does not take it back either; but no farther than an
+ * eighth of the buffer beyond it, or many small segments would never fill it. */
 static uint16_t window_to_tell(struct dmm_net_conn *c, bool syn)
 {
+	const uint32_t most = c->rcv_read + c->rcv_buffer + c->rcv_buffer / 8;
 	const uint32_t edge = net_receive_edge(c), unit = 1u << (syn ? 0 : c->rcv_scale);
-	const uint32_t worth = DMM_MIN(c->net->receive_buffer / 2, c->mss);
+	const uint32_t worth = DMM_MIN(c->rcv_buffer / 2, c->mss);
 	uint32_t window = c->rcv_adv - c->rcv_nxt;
 
 	if (edge - c->rcv_adv >= worth)
 		window = (edge - c->rcv_nxt) / unit * unit;
 	if (seq_lt(c->rcv_nxt + window, c->rcv_adv))
 		window = c->rcv_adv - c->rcv_nxt;
-	window = DMM_MIN((window + unit - 1) / unit, 0xffffu);
+	if (seq_leq(c->rcv_nxt + window + unit - 1, most))
+		window += unit - 1;
+	window = DMM_MIN(window / unit, 0xffffu);
 	c->rcv_adv = seq_max(c->rcv_adv, c->rcv_nxt + window * unit);
 	return (uint16_t)window;
 }
@@ -141,7 +145,8 @@ static uint32_t send_data(struct dmm_net_conn *c, uint8_t *p, struct net_sent *s
 			  const uint8_t *options, uint32_t options_len)
 {
 	/* RFC 3168 6.1.5, 6.1.6: not what is sent again, nor probes into a closed window */
-	const bool fresh = c->ecn_ok && len && !sent->times && seq_leq(sent->seq + len, c->snd_edge);
+	const bool fresh = c->ecn_ok && len && !sent->times &&
+			   seq_leq(sent->seq + len, c->snd_edge);
 	uint8_t flags = NET_ACK;
 
 	if (sent->fin && len == sent->end - sent->seq - 1)
@@ -358,7 +363,7 @@ static uint32_t send_something(struct dmm_net_conn *c, uint8_t *p)
 /* A window that was small or closed may be told to be open now, if that is worth a segment. */
 static bool window_opened(const struct dmm_net_conn *c)
 {
-	const uint32_t buffer = c->net->receive_buffer;
+	const uint32_t buffer = c->rcv_buffer;
 
 	return c->rcv_adv - c->rcv_nxt < buffer / 2 && !c->eof &&
 	       net_receive_edge(c) - c->rcv_adv >= DMM_MIN(buffer / 2, 2 * c->mss);

@@ -19,7 +19,7 @@ uint32_t net_receive_edge(const struct dmm_net_conn *c)
 {
 	const struct net_pool *chunks = &c->net->chunks;
 	const uint64_t left = (uint64_t)net_pool_left(chunks) * NET_CHUNK / 4;
-	const uint64_t room = DMM_MIN(c->net->receive_buffer, left);
+	const uint64_t room = DMM_MIN(c->rcv_buffer, left);
 	const uint32_t edge = c->rcv_read + (uint32_t)room;
 
 	return seq_max(edge, c->rcv_adv); /* SHLD-14: it is never taken back */
@@ -180,6 +180,8 @@ void net_receive(struct dmm_net_conn *c, struct net_segment *s)
 		c->ack_now = true;
 		return;
 	}
+	if (c->ts_ok && s->len)
+		c->rcv_rtt_ms = net_ts_now(c) - s->opt.ts_ecr;
 	c->rcv_nxt += s->len;
 	filled = take_held(c);
 	if (c->rcv_nxt != before) {

@@ -60,7 +60,7 @@ static uint32_t queued(const struct dmm_net_conn *c)
 size_t dmm_net_send_space(struct dmm_net_conn *c)
 {
 	const uint64_t left = (uint64_t)net_pool_left(&c->net->chunks) * NET_CHUNK / 4;
-	const uint32_t n = queued(c), most = c->net->send_buffer;
+	const uint32_t n = queued(c), most = net_send_buffer(c);
 
 	if ((c->state != NET_ESTABLISHED && c->state != NET_CLOSE_WAIT) || c->shut)
 		return 0;
@@ -115,6 +115,7 @@ void dmm_net_recv_done(struct dmm_net_conn *c, size_t len)
 	if (!is_connected(c))
 		return;
 	c->rcv_read += (uint32_t)DMM_MIN(len, unread(c));
+	net_receive_buffer_read(c);
 	if (!unread(c) && !c->held)
 		net_stream_clear(&c->rx, &c->net->chunks);
 	else
