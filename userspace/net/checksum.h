@@ -9,6 +9,8 @@
 
 /* Adds @len bytes that begin at an even place of the whole. */
 uint64_t net_sum(const void *data, size_t len, uint64_t sum);
+/* The same, without wide registers. */
+uint64_t net_sum_plain(const void *data, size_t len, uint64_t sum);
 /* What goes into a checksum field, in network order. */
 uint16_t net_sum_finish(uint64_t sum);
 /* Of what TCP and UDP add: addresses (each 4 or 16 bytes), protocol and length. */
