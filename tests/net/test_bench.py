@@ -74,6 +74,7 @@ def every_row_has_every_column(_):
         assert all(call < up for call, up in zip(c["call"], c["up"])), c
     assert [m["rules"] for m in got["matcher"]] == [10, 10000], got["matcher"]
     assert all(m["ns"] > 0 and m["hits"] * 3 // 2 in range(99999, 100002) for m in got["matcher"])
+    assert all(r["segments"] >= 100000 and min(r.values()) > 0 for r in got["engine"]), got["engine"]
     assert len(got["xdp"]) >= 5 and all(
         list(x["rules"]) == ["10", "10000"] and min(of["ns"]["low"] for of in x["rules"].values()) > 0
         for x in got["xdp"]), got["xdp"]

@@ -351,5 +351,10 @@ class Hosts(World):
             lines.append(line)
         return lines
 
+    def engine_cost(self):
+        """The native engine by itself, in memory: rounds of its line."""
+        return [json.loads(sh(*self.on_core("client", "engine", self.o.segments)).stdout)
+                for _ in range(self.o.rounds)]
+
     def congestion_control(self):
         return self.run("sysctl", "-n", "net.ipv4.tcp_congestion_control").stdout.strip()

@@ -209,3 +209,11 @@ def print_matcher(lines):
                 [[str(m["rules"]), f"{m['ns']:.0f}",
                   f"{m['instructions']:.1f}" if "instructions" in m else "-"]
                  for m in lines])
+
+
+def print_engine(rounds):
+    print("\nthe native engine by itself, ns for each segment of 1448 bytes")
+    steps = [k for k in rounds[0] if k != "segments"]
+    print_table(steps + ["output + input + ack"],
+                [[f"{statistics.median(r[k] for r in rounds):.0f}" for k in steps] +
+                 [f"{statistics.median(r['output'] + r['input'] + r['ack'] for r in rounds):.0f}"]])

@@ -68,6 +68,7 @@ $(APPS): $(O)/apps/%: $(O)/tools/apps/%.o $(app-lib-objs) $(LIBDMM)
 	$(link)
 $(bench-objs): | $(SKELS_BENCH)
 $(O)/bench/alone $(O)/bench/alone_serve: $(alone-obj) $(LIBINSTANCE)
+$(O)/bench/engine: $(LIBNET)
 $(filter $(O)/bench/%,$(BENCH)): $(O)/bench/%: $(O)/tools/bench/%.o $(LIBDMM)
 	$(link)
 
