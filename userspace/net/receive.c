@@ -14,13 +14,15 @@ void net_held_clear(struct dmm_net_conn *c)
 	net_ranges_clear(&c->held, &c->net->ranges);
 }
 
-/* Less than the buffer where all connections together are short of memory. */
+/* Less than the buffer where all connections together are short of memory, and where the peer's
+ * window field cannot say as much. */
 uint32_t net_receive_edge(const struct dmm_net_conn *c)
 {
 	const struct net_pool *chunks = &c->net->chunks;
 	const uint64_t left = (uint64_t)net_pool_left(chunks) * NET_CHUNK / 4;
 	const uint64_t room = DMM_MIN(c->rcv_buffer, left);
-	const uint32_t edge = c->rcv_read + (uint32_t)room;
+	const uint32_t most = 0xffffu << c->rcv_scale;
+	const uint32_t edge = c->rcv_read + (uint32_t)DMM_MIN(room, (uint64_t)most);
 
 	return seq_max(edge, c->rcv_adv); /* SHLD-14: it is never taken back */
 }
