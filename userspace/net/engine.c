@@ -409,11 +409,15 @@ void dmm_net_tick(struct dmm_net *net, uint64_t now)
 	net->now = now;
 	while ((timer = net_wheel_expire(&net->wheel, now)))
 		net_timers_run((void *)((uint8_t *)timer - offsetof(struct dmm_net_conn, timer)));
+	if (net->fragments_until && net->fragments_until <= now)
+		net_fragments_expire(net);
 }
 
 uint64_t dmm_net_deadline(const struct dmm_net *net)
 {
-	return net_wheel_next(&net->wheel);
+	const uint64_t timers = net_wheel_next(&net->wheel), fragments = net->fragments_until;
+
+	return fragments && fragments < timers ? fragments : timers;
 }
 
 void dmm_net_icmp(struct dmm_net *net, const struct dmm_icmp *error, uint64_t now)

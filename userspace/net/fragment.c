@@ -23,16 +23,28 @@ static bool is_of(const struct net_fragmented *f, const struct net_packet *p, ui
 	       memcmp(f->src, p->src.addr, 16) == 0 && memcmp(f->dst, p->dst.addr, 16) == 0;
 }
 
-static struct net_fragmented *place_for(struct dmm_net *net, const struct net_packet *p,
-					uint32_t id)
+void net_fragments_expire(struct dmm_net *net)
 {
-	struct net_fragmented *f, *best = net->fragmented;
+	struct net_fragmented *f;
+	uint64_t first = 0;
 
 	for (f = net->fragmented; f < net->fragmented + NET_MAX_FRAGMENTED; f++) {
 		if (f->used && f->until <= net->now) {
 			net->stats.fragments_dropped++;
 			forget(net, f);
 		}
+		if (f->used && (!first || f->until < first))
+			first = f->until;
+	}
+	net->fragments_until = first;
+}
+
+static struct net_fragmented *place_for(struct dmm_net *net, const struct net_packet *p,
+					uint32_t id)
+{
+	struct net_fragmented *f, *best = net->fragmented;
+
+	for (f = net->fragmented; f < net->fragmented + NET_MAX_FRAGMENTED; f++) {
 		if (is_of(f, p, id))
 			return f;
 		if (!f->used ? best->used : best->used && f->until < best->until)
@@ -45,6 +57,8 @@ static struct net_fragmented *place_for(struct dmm_net *net, const struct net_pa
 	*best = (struct net_fragmented){
 		.id = id, .proto = p->proto, .v4 = p->v4, .used = true, .until = net->now + LIFE
 	};
+	if (!net->fragments_until) /* those that were there are older */
+		net->fragments_until = best->until;
 	memcpy(best->src, p->src.addr, 16);
 	memcpy(best->dst, p->dst.addr, 16);
 	return best;
@@ -99,9 +113,12 @@ static bool whole_ecn(const struct net_fragmented *f, uint8_t *ret)
 
 bool net_fragment(struct dmm_net *net, struct net_packet *packet, const struct net_fragment *part)
 {
-	struct net_fragmented *f = place_for(net, packet, part->id);
+	struct net_fragmented *f;
 
 	net->stats.fragments_in++;
+	if (net->fragments_until && net->fragments_until <= net->now)
+		net_fragments_expire(net);
+	f = place_for(net, packet, part->id);
 	if (f->dead)
 		return false;
 	if (!add(net, f, packet, part)) {

@@ -355,6 +355,7 @@ struct dmm_net {
 	uint16_t port_steps[NET_PORT_STEPS]; /* ports.c */
 	uint64_t cookie_at;		     /* when one was sent last */
 	struct net_fragmented fragmented[NET_MAX_FRAGMENTED];
+	uint64_t fragments_until; /* the first of them is dropped, or one before it was; 0: none */
 	uint8_t *assembled; /* 64 KiB: a packet that was put together */
 
 	struct dmm_net_stats stats;
@@ -398,6 +399,8 @@ uint64_t net_pseudo(const struct dmm_endpoint *a, const struct dmm_endpoint *b, 
 
 /* True: with this one all are there, and @packet is the whole. */
 bool net_fragment(struct dmm_net *net, struct net_packet *packet, const struct net_fragment *f);
+/* Drops those that waited too long. */
+void net_fragments_expire(struct dmm_net *net);
 
 /* icmp.c */
 
