@@ -105,8 +105,8 @@ struct dmm_net_event {
 
 /* How many bytes an engine of this @config needs; 0: the config is nonsense. */
 size_t dmm_net_memory(const struct dmm_net_config *config);
-/* @memory: dmm_net_memory() bytes, aligned to 64, all zero; the caller's again when he no longer
- * uses the engine. There is nothing to destroy. */
+/* @memory: dmm_net_memory() bytes, aligned to 64, whatever they hold; the caller's again when he no
+ * longer uses the engine. There is nothing to destroy. */
 int dmm_net_create(const struct dmm_net_config *config, void *memory, uint64_t now,
 		   struct dmm_net **ret);
 /* Our addresses or the MTU are others. Connections of addresses that went stay as they are. */

@@ -109,6 +109,7 @@ int dmm_net_create(const struct dmm_net_config *config, void *memory, uint64_t n
 
 	if (!make_plan(config, &p))
 		return -EINVAL;
+	memset(memory, 0, p.at_whole); /* what is behind is written before it is read */
 	net->now = now;
 	net->owner = config->owner;
 	net->isn = config->isn;
