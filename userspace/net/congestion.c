@@ -19,6 +19,8 @@ void net_congestion_begin(struct dmm_net_conn *c, bool lost)
 {
 	c->cwnd = lost ? c->mss : net_initial_window(c); /* RFC 5681 3.1 */
 	c->ssthresh = UINT32_MAX / 2;
+	c->undo_cwnd = net_initial_window(c); /* should it turn out that it was not */
+	c->undo_ssthresh = c->ssthresh;
 	c->cc->begin(c);
 }
 
