@@ -297,6 +297,8 @@ static uint32_t send_probe(struct dmm_net_conn *c, uint8_t *p)
 			return len;
 	}
 	sent = TAILQ_LAST(&c->sent, net_sent_list);
+	while (sent && sent->sacked) /* since the timer was set */
+		sent = TAILQ_PREV(sent, net_sent_list, by_seq);
 	if (!sent) {
 		c->tlp_out = false;
 		return 0;
