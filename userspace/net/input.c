@@ -197,7 +197,7 @@ static void take_ts(struct dmm_net_conn *c, const struct net_segment *s)
 }
 
 /* Half-open, and the ACK is not of our SYN: RFC 9293 resets. But his SYN may have come twice,
- * and he answers the cookie that the other one got. */
+ * and he answers the cookie that the other one got; or this has overtaken that answer. */
 static void no_answer_to_ours(struct dmm_net_conn *c, const struct net_segment *s)
 {
 	struct dmm_net_conn *listener = c->listener;
@@ -205,7 +205,7 @@ static void no_answer_to_ours(struct dmm_net_conn *c, const struct net_segment *
 	if (listener && net_cookie_is_ours(c->net, s)) {
 		net_conn_end(c, 0);
 		net_cookie_accept(listener, s);
-	} else {
+	} else if (!listener || !net_cookies_about(c->net)) {
 		net_reply_reset(c->net, s);
 	}
 }
