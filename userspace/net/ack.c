@@ -22,11 +22,12 @@ void net_window_update(struct dmm_net_conn *c, const struct net_segment *s)
 	c->snd_edge = seq_max(c->snd_edge, s->ack + window);
 }
 
-/* RFC 5681 2. */
+/* RFC 5681 2; but what tells of a closed window answers a probe, and says nothing of what arrived. */
 static bool is_duplicate(const struct dmm_net_conn *c, const struct net_segment *s)
 {
 	return s->ack == c->snd_una && !s->len && !(s->flags & (NET_SYN | NET_FIN)) &&
-	       c->snd_nxt != c->snd_una && (uint32_t)s->window << c->snd_scale == c->snd_wnd;
+	       c->snd_nxt != c->snd_una && c->snd_wnd &&
+	       (uint32_t)s->window << c->snd_scale == c->snd_wnd;
 }
 
 /* New bytes are acknowledged: their memory is free, and so is their place in the buffer. */

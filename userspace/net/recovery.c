@@ -183,7 +183,7 @@ bool net_recovery_is_sound(const struct dmm_net_conn *c)
 static void delivered(struct dmm_net_conn *c, struct net_sent *sent, const struct net_segment *s,
 		      struct net_acked *a)
 {
-	a->delivered += size_of(sent);
+	a->delivered += size_of(sent) - sent->syn; /* RFC 5681 3.1: a SYN's ACK opens no window */
 	a->retrans_acked |= sent->times > 1;
 	if (sent->times == 1 && !a->rtt)
 		a->rtt = DMM_MAX(c->net->now - sent->sent_at, 1u);
