@@ -68,7 +68,8 @@ static void take_options(struct dmm_net_conn *c, const struct net_segment *s)
 
 static void begin(struct dmm_net_conn *c, uint32_t iss)
 {
-	c->iss = c->snd_una = c->snd_nxt = c->recover = c->limited = c->dsack_round = iss;
+	c->iss = c->snd_una = c->snd_nxt = c->snd_wl2 = c->recover = c->limited = c->dsack_round =
+		iss;
 	c->tx_end = iss + 1; /* the SYN's own */
 	c->snd_edge = c->tx_end;
 	c->rto = NET_SEC; /* RFC 6298 2.1 */
@@ -94,7 +95,8 @@ int dmm_net_connect(struct dmm_net *net, const struct dmm_endpoint *from,
 		return -EADDRNOTAVAIL;
 	if (net_is_v4(local.addr) != net_is_v4(remote->addr))
 		return -EAFNOSUPPORT;
-	if (net_is_ours(net, remote->addr) || !remote->port)
+	if (!net_is_unicast(remote->addr) || net_is_ours(net, remote->addr) ||
+	    !remote->port) /* MUST-46 */
 		return -EHOSTUNREACH;
 	if (!local.port)
 		local.port = net_port_for(net, from, remote);
@@ -142,7 +144,6 @@ struct dmm_net_conn *net_spawn(struct dmm_net_conn *l, const struct net_segment 
 	take_options(c, syn);
 	c->snd_wnd = c->max_wnd = syn->window;
 	c->snd_wl1 = syn->seq;
-	c->snd_wl2 = iss;
 	begin(c, iss);
 	return c;
 }

@@ -56,6 +56,11 @@ static bool good_source6(const uint8_t ip[16])
 	return ip[0] != 0xff && memcmp(ip, zero, sizeof(zero)) != 0 && !net_is_v4(ip);
 }
 
+bool net_is_unicast(const uint8_t addr[16])
+{
+	return net_is_v4(addr) ? good_source4(addr + 12) : good_source6(addr);
+}
+
 static enum net_verdict drop(uint64_t *counter)
 {
 	(*counter)++;

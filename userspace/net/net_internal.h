@@ -356,7 +356,7 @@ struct dmm_net {
 	uint64_t cookie_at;		     /* when one was sent last */
 	struct net_fragmented fragmented[NET_MAX_FRAGMENTED];
 	uint64_t fragments_until; /* the first of them is dropped, or one before it was; 0: none */
-	uint8_t *assembled; /* 64 KiB: a packet that was put together */
+	uint8_t *assembled;	  /* 64 KiB: a packet that was put together */
 
 	struct dmm_net_stats stats;
 };
@@ -392,6 +392,8 @@ uint32_t net_ip_build(struct dmm_net *net, uint8_t *p, const struct dmm_endpoint
 		      uint32_t len);
 bool net_is_v4(const uint8_t addr[16]);
 bool net_is_ours(const struct dmm_net *net, const uint8_t addr[16]);
+/* It may be a peer's. */
+bool net_is_unicast(const uint8_t addr[16]);
 uint64_t net_pseudo(const struct dmm_endpoint *a, const struct dmm_endpoint *b, bool v4,
 		    uint8_t proto, uint32_t len);
 

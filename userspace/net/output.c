@@ -152,7 +152,7 @@ static uint32_t send_data(struct dmm_net_conn *c, uint8_t *p, struct net_sent *s
 	if (sent->fin && len == sent->end - sent->seq - 1)
 		flags |= NET_FIN;
 	if (sent->seq + len == c->tx_end && len)
-		flags |= NET_PSH; /* MUST-60 */
+		flags |= NET_PSH; /* MUST-61 */
 	if (fresh && c->ecn_cwr) {
 		flags |= NET_CWR;
 		c->ecn_cwr = false;
@@ -367,7 +367,7 @@ static bool window_opened(const struct dmm_net_conn *c)
 {
 	const uint32_t buffer = c->rcv_buffer;
 
-	return c->rcv_adv - c->rcv_nxt < buffer / 2 && !c->eof &&
+	return c->state >= NET_ESTABLISHED && c->rcv_adv - c->rcv_nxt < buffer / 2 && !c->eof &&
 	       net_receive_edge(c) - c->rcv_adv >= DMM_MIN(buffer / 2, 2 * c->mss);
 }
 
@@ -381,11 +381,13 @@ uint32_t net_tcp_output(struct dmm_net_conn *c, uint8_t *p, uint32_t room)
 	if (len) {
 		if (!c->due[NET_DUE_RTX] || c->rtx == NET_RTX_TLP || c->rtx == NET_RTX_PERSIST)
 			net_rtx_arm(c);
+		else if (c->rtx == NET_RTX_RTO)
+			net_tlp_arm(c); /* one segment more may be enough for it to be sooner */
 		return len;
 	}
 	if (c->snd_nxt == c->snd_una && !c->due[NET_DUE_RTX])
 		net_rtx_arm(c); /* something may wait for the window */
-	if (c->state == NET_SYN_SENT || c->state == NET_SYN_RCVD)
+	if (c->state == NET_SYN_SENT)
 		return 0;
 	if (c->keep_probe) {
 		c->keep_probe = false;
