@@ -131,7 +131,7 @@ void rig_settle(struct rig *r)
 
 	while (dmm_net_event(r->net, &ev))
 		take_event(r, &ev);
-	for (;;) {
+	while (!r->wrong) {
 		out = &r->out[(r->out_head + r->n_out) % RIG_OUT];
 		len = dmm_net_output(r->net, out->bytes, RIG_MTU, r->now);
 		if (!len)

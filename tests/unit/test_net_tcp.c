@@ -98,6 +98,7 @@ static void a_closed_port_refuses(void **state)
 	assert_int_equal(netsim_end(sim), 0);
 }
 
+/* RFC9293 MUST-23: at least 3 minutes */
 static void nobody_answers(void **state)
 {
 	struct netsim_params params = plain;
@@ -112,7 +113,6 @@ static void nobody_answers(void **state)
 	assert_int_equal(netsim_connect(sim, 0, 20000, PORT, &c), 0);
 	assert_true(netsim_run(sim, 1000 * NETSIM_SEC));
 	assert_int_equal(c.err, ETIMEDOUT);
-	/* rfc9293 MUST-23: at least 3 minutes */
 	assert_in_range((netsim_now(sim) - begin) / NETSIM_SEC, 180, 300);
 	assert_int_equal(netsim_end(sim), 0);
 }
@@ -127,7 +127,7 @@ static struct netsim_conn *open_one(struct netsim *sim, const struct netsim_conn
 	return netsim_accepted(sim, 1);
 }
 
-/* rfc9293 MUST-10 */
+/* RFC9293 MUST-10 */
 static void both_open_at_a_time(void **state)
 {
 	struct netsim_conn a = { .to_send = 5000, .expect = 7000 },
