@@ -28,7 +28,7 @@
  *	expect result N			what the last call returned
  *	expect state NAME
  *	expect stat NAME N[..N]		a counter of the engine
- *	expect info NAME N[..N]		of the connection: cwnd, ssthresh, mss, srtt_us ...
+ *	expect info NAME N[..N]		of the connection: see info_of() in user.c
  *	peer N				the lines that follow are about this one of 16 (0)
  *	let NAME N			$NAME stands for it, $NAME+3 for 3 more
  *	repeat N ... end		the lines between, so often

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Every event in every state: runs each row of tests/script/state.table (or of the file named) as a
- * script of its own. One test for each state, as TAP; a pair without a row, or with two, fails it. */
-#include <stdarg.h>
+ * script of its own, over IPv4 and IPv6. One test for each state, as TAP; a pair without a row, or
+ * with two, fails it. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +29,7 @@ struct table {
 	unsigned int n_lines;
 	struct block block[MAX_BLOCKS];
 	unsigned int n_blocks;
+	const char *family; /* of the run */
 };
 
 static bool load(struct table *t)
@@ -94,7 +95,7 @@ static bool run_reactions(struct script *s, const struct table *t, const char *w
 	return true;
 }
 
-/* A row whose event came about and had its reactions. */
+/* Whether a row's event came about, had its reactions and led to @next. */
 static bool run_row(const struct table *t, unsigned int number, const char *state,
 		    const char *event, const char *reactions, const char *next)
 {
@@ -103,7 +104,8 @@ static bool run_row(const struct table *t, unsigned int number, const char *stat
 	bool ok;
 
 	snprintf(after, sizeof(after), "expect state %s", next);
-	ok = run_block(s, t, STATE, "*") && run_block(s, t, STATE, state);
+	ok = script_line(s, 0, t->family) && run_block(s, t, STATE, "*") &&
+	     run_block(s, t, STATE, state);
 	if (ok && strcmp(reactions, "cannot") == 0)
 		ok = !run_block(s, t, EVENT, event) && strstr(script_error(s), NO_HANDLE);
 	else
@@ -148,25 +150,37 @@ static bool run_state(const struct table *t, const char *state)
 	return ok;
 }
 
+/* Returns how many states did not pass; *@n counts them. */
+static unsigned int run_all(struct table *t, const char *family, unsigned int *n)
+{
+	unsigned int i, failed = 0;
+
+	t->family = family;
+	for (i = 0; i < t->n_blocks; i++) {
+		const struct block *b = &t->block[i];
+		bool ok;
+
+		if (b->kind != STATE || strcmp(b->name, "*") == 0)
+			continue;
+		ok = run_state(t, b->name);
+		printf("%s %u - every event in %s, %s\n", ok ? "ok" : "not ok", ++*n, b->name,
+		       family);
+		failed += !ok;
+	}
+	return failed;
+}
+
 int main(int argc, char **argv)
 {
 	static struct table t;
-	unsigned int i, n = 0, failed = 0;
+	unsigned int n = 0, failed;
 
 	t.file = argc > 1 ? argv[1] : "tests/script/state.table";
 	if (!load(&t)) {
 		printf("Bail out! %s cannot be read\n", t.file);
 		return 1;
 	}
-	for (i = 0; i < t.n_blocks; i++) {
-		bool ok;
-
-		if (t.block[i].kind != STATE || strcmp(t.block[i].name, "*") == 0)
-			continue;
-		ok = run_state(&t, t.block[i].name);
-		printf("%s %u - every event in %s\n", ok ? "ok" : "not ok", ++n, t.block[i].name);
-		failed += !ok;
-	}
+	failed = run_all(&t, "ipv4", &n) + run_all(&t, "ipv6", &n);
 	printf("1..%u\n", n);
 	return failed || !n;
 }

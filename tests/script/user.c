@@ -322,6 +322,7 @@ static bool info_of(const struct dmm_net_conn *conn, const char *name, long long
 		{ "rto_us", i.rto / 1000 },
 		{ "min_rtt_us", i.min_rtt / 1000 },
 		{ "window", (uint32_t)(i.rcv_edge - i.rcv_nxt) },
+		{ "send_window", (uint32_t)(i.snd_edge - i.snd_una) },
 	};
 
 	for (k = 0; k < sizeof(fields) / sizeof(*fields); k++)
