@@ -30,13 +30,47 @@ PORT, ALONE_PORT = 7001, 20001  # the first of a server; of a stack's as in alon
 ECHO, SWALLOW, SEND = 0, 8, 9  # ports from that on, as in services.h
 
 # link: the number of a veth, or the host whose lo is meant. cgroup: "plain" is outside of DMM, "kernel" is
-# attached and gets the kernel verdict. stack: how the instance polls; or "alone", "serves": the stack is in
-# the client's or the server's own process. spin: that process, otherwise the kernel's server, spins.
-# base: the row that a row is compared with. listens: the server is steered, on the host that otherwise is
-# the client's, with its core.
-Row = collections.namedtuple("Row", "link cgroup stack spin family base what listens", defaults=[False])
+# attached and gets the kernel verdict. poll: of the instance that it is steered through; or "alone", "serves":
+# the stack is in the client's or the server's own process. spin: that process, otherwise the kernel's server,
+# spins. base: the row that a row is compared with. listens: the server is steered, on the host that otherwise
+# is the client's, with its core. plugin: of the stack.
+Row = collections.namedtuple("Row", "link cgroup poll spin family base what listens plugin",
+                             defaults=[False, None])
 STEERED = ("adaptive", "busy")
 BASELINE, BASELINE6 = "kernel_alloff", "kernel_alloff6"
+PLUGINS = {"lwip": "lwIP", "native": "the native stack"}
+
+
+def stack_rows(plugin, name):
+    """The rows of a plug-in over IPv4, and over IPv6."""
+    def row(link, cgroup, poll, what, spin=False, base=BASELINE, listens=False):
+        return Row(link, cgroup, poll, spin, 6 if base == BASELINE6 else 4, base, what, listens, plugin)
+    v6 = {"base": BASELINE6}
+    return {
+        f"{plugin}_adaptive": row(0, "fast", "adaptive", f"the client is steered through {name} (poll: "
+                                  "adaptive) to the kernel server"),
+        f"{plugin}_busy": row(0, "fast", "busy",
+                              "the same, poll: busy: it spins on a CPU that somebody else needs"),
+        f"{plugin}_alone": row(4, "plain", "alone", f"{name} on AF_XDP in the client's own loop, without "
+                               "doors and relay"),
+        f"{plugin}_alone_spin": row(4, "plain", "alone", "the same, it spins instead of sleeping", True),
+        f"{plugin}_serve": row(4, "plain", "serves", f"{name} on AF_XDP in the server's own loop, the "
+                               "client in the kernel"),
+        f"{plugin}_serve_spin": row(4, "plain", "serves", "the same, it spins instead of sleeping", True),
+        f"{plugin}_listen": row(0, "fast", "adaptive", "the server is steered: the kernel client comes to "
+                                f"it through {name}", listens=True),
+        f"{plugin}_listen_busy": row(0, "fast", "busy", "the same, poll: busy", listens=True),
+    }, {
+        f"{plugin}_adaptive6": row(0, "fast", "adaptive", f"steered through {name} over IPv6", **v6),
+        f"{plugin}_busy6": row(0, "fast", "busy", "the same, poll: busy", **v6),
+        f"{plugin}_listen6": row(0, "fast", "adaptive", "the server is steered, over IPv6", listens=True,
+                                 **v6),
+        f"{plugin}_alone6": row(4, "plain", "alone", f"{name} in the client's own loop over IPv6", **v6),
+        f"{plugin}_serve6": row(4, "plain", "serves", f"{name} in the server's own loop over IPv6", **v6),
+    }
+
+
+STACK_ROWS = [stack_rows(*plugin) for plugin in PLUGINS.items()]
 ROWS = {
     "kernel_on": Row(1, "plain", None, False, 4, BASELINE,
                      "the kernel on a plain veth, all offloads on, no XDP"),
@@ -50,45 +84,33 @@ ROWS = {
     "kernel_beside": Row(0, "kernel", None, False, 4, BASELINE,
                          "kernel verdict by DMM on the stack's own interface, also without "
                          "offloads: what its XDP and hooks cost the others"),
-    "lwip_adaptive": Row(0, "fast", "adaptive", False, 4, BASELINE,
-                         "the client is steered through lwIP (poll: adaptive) to the kernel server"),
-    "lwip_busy": Row(0, "fast", "busy", False, 4, BASELINE,
-                     "the same, poll: busy: it spins on a CPU that somebody else needs"),
-    "lwip_alone": Row(4, "plain", "alone", False, 4, BASELINE,
-                      "lwIP on AF_XDP in the client's own loop, without doors and relay"),
-    "lwip_alone_spin": Row(4, "plain", "alone", True, 4, BASELINE,
-                           "the same, it spins instead of sleeping"),
-    "lwip_serve": Row(4, "plain", "serves", False, 4, BASELINE,
-                      "lwIP on AF_XDP in the server's own loop, the client in the kernel"),
-    "lwip_serve_spin": Row(4, "plain", "serves", True, 4, BASELINE,
-                           "the same, it spins instead of sleeping"),
-    "lwip_listen": Row(0, "fast", "adaptive", False, 4, BASELINE,
-                       "the server is steered: the kernel client comes to it through lwIP", True),
-    "lwip_listen_busy": Row(0, "fast", "busy", False, 4, BASELINE, "the same, poll: busy", True),
+    **{name: row for v4, _ in STACK_ROWS for name, row in v4.items()},
     "kernel_on6": Row(1, "plain", None, False, 6, BASELINE6,
                       "over IPv6: the kernel on a plain veth, all offloads on, no XDP"),
     BASELINE6: Row(2, "plain", None, False, 6, BASELINE6, "the baseline over IPv6"),
-    "lwip_adaptive6": Row(0, "fast", "adaptive", False, 6, BASELINE6,
-                          "steered through lwIP over IPv6"),
-    "lwip_busy6": Row(0, "fast", "busy", False, 6, BASELINE6, "the same, poll: busy"),
-    "lwip_listen6": Row(0, "fast", "adaptive", False, 6, BASELINE6,
-                        "the server is steered, over IPv6", True),
-    "lwip_alone6": Row(4, "plain", "alone", False, 6, BASELINE6,
-                       "lwIP in the client's own loop over IPv6"),
-    "lwip_serve6": Row(4, "plain", "serves", False, 6, BASELINE6,
-                       "lwIP in the server's own loop over IPv6"),
+    **{name: row for _, v6 in STACK_ROWS for name, row in v6.items()},
     "lo": Row("server", "plain", None, False, 4, "lo", "loopback on a host without DMM"),
     "lo_beside": Row("client", "plain", None, False, 4, "lo",
                      "loopback of an application outside of DMM, on a host with it"),
 }
+
+
+def stack_pairs(plugin, name):
+    return ((f"{plugin}_adaptive", f"{plugin}_alone", f"{name} behind the relay / alone"),
+            (f"{plugin}_busy", f"{plugin}_alone_spin", f"{name} behind the relay / alone, both spin"),
+            (f"{plugin}_listen", f"{plugin}_serve", f"{name} behind the relay / alone, as the server"),
+            (f"{plugin}_listen_busy", f"{plugin}_serve_spin", "the same, both spin"),
+            (f"{plugin}_serve_spin", "kernel_onspin",
+             f"{name} as the server, alone / the kernel, both spin"))
+
+
 # Row, what it is compared with, and why.
 PAIRS = (("kernel_beside", "kernel_xdp", "kernel flows on a stack's interface / an empty XDP program"),
          ("lo_beside", "lo", "loopback beside DMM / without DMM"),
-         ("lwip_adaptive", "lwip_alone", "lwIP behind the relay / alone"),
-         ("lwip_busy", "lwip_alone_spin", "lwIP behind the relay / alone, both spin"),
-         ("lwip_listen", "lwip_serve", "lwIP behind the relay / alone, as the server"),
-         ("lwip_listen_busy", "lwip_serve_spin", "the same, both spin"),
-         ("lwip_serve_spin", "kernel_onspin", "lwIP as the server, alone / the kernel, both spin"))
+         *(pair for plugin in PLUGINS.items() for pair in stack_pairs(*plugin)),
+         *((f"native_{row}", f"lwip_{row}", f"the native stack / lwIP, {what}") for row, what in (
+             ("adaptive", "behind the relay"), ("listen", "behind the relay, as the server"),
+             ("alone", "alone"), ("serve", "alone, as the server"))))
 
 Point = collections.namedtuple("Point", "mode connections port")
 POINTS = {
@@ -173,7 +195,7 @@ class Hosts(World):
         for name in ("plain", "empty", *RULES):
             self.cgroup(name)
         self.dmmd()
-        self.use_poll("adaptive")
+        self.use_stack()
         self.ctl("attach", "--cgroup", "/kernel")
 
     def add_link(self, i, offloads):
@@ -206,11 +228,13 @@ class Hosts(World):
 
     # --- the instance ---
 
-    def use_poll(self, poll, cgroups=tuple(RULES)):
-        """Makes sure that the instance polls like that and runs on its core, and which rules there are."""
-        if (poll, cgroups) != self.applied:
-            self.apply(self.policy(rules=rules(cgroups), stack=f", poll: {poll}"))
-            self.applied = poll, cgroups
+    def use_stack(self, poll="adaptive", plugin=None, cgroups=tuple(RULES)):
+        """Makes sure that the instance is of the @plugin (None: of any), polls like that and runs on its
+        core, and which rules there are."""
+        plugin = plugin or (self.applied[1] if self.applied else next(iter(PLUGINS)))
+        if (poll, plugin, cgroups) != self.applied:
+            self.apply(self.policy(rules=rules(cgroups), stack=f", poll: {poll}", plugin=plugin))
+            self.applied = poll, plugin, cgroups
         pid = self.ready()
         if pid != self.pinned:
             os.sched_setaffinity(pid, {self.o.cores[self.o.instance]})
@@ -227,9 +251,9 @@ class Hosts(World):
     @contextlib.contextmanager
     def serving(self, row=ROWS[BASELINE]):
         """The server that @row's client talks to."""
-        program, spin = ("serve", PORT), row.spin and row.stack != "alone"
-        if row.stack == "serves":
-            program = ("alone_serve", f"{OUT}/stacks/lwip.so", f"s{row.link}",
+        program, spin = ("serve", PORT), row.spin and row.poll != "alone"
+        if row.poll == "serves":
+            program = ("alone_serve", f"{OUT}/stacks/{row.plugin}.so", f"s{row.link}",
                        self.server(row.link, row.family), ALONE_PORT)
         who, host, _ = self.sides(row)[1]
         p = self.spawn(*self.on_core(who, program[0], *(["-s"] if spin else []), *program[1:]),
@@ -247,8 +271,8 @@ class Hosts(World):
     def measure(self, row_name, point_name, during=None):
         """One client for the fixed time: its result. @during(server, instance's pid) goes along."""
         row, point = ROWS[row_name], POINTS[point_name]
-        steered = row.stack in STEERED
-        pid = self.use_poll(row.stack if steered else "adaptive")
+        steered = row.poll in STEERED
+        pid = self.use_stack(row.poll, row.plugin) if steered else self.use_stack()
         counter = "flows_opened" if row.listens else "connects"
         before = self.instance()[counter] if steered else 0
         with self.serving(row) as server, (during or nobody)(server, pid):
@@ -263,10 +287,10 @@ class Hosts(World):
 
     def load(self, row, point):
         client, stack, port = "load", (), PORT
-        if row.stack == "alone":
+        if row.poll == "alone":
             client = "alone"
-            stack = (*(["-s"] if row.spin else ()), f"{OUT}/stacks/lwip.so", f"c{row.link}")
-        elif row.stack == "serves":
+            stack = (*(["-s"] if row.spin else ()), f"{OUT}/stacks/{row.plugin}.so", f"c{row.link}")
+        elif row.poll == "serves":
             port = ALONE_PORT
         (who, host, _), (_, _, last) = self.sides(row)
         try:
@@ -306,7 +330,7 @@ class Hosts(World):
     def connect_cost(self):
         """connect() without and with hooks: lines of connect_cost."""
         names = {"plain": "no hook", **HOOKED, "fast": "steered"}
-        self.use_poll("adaptive")
+        self.use_stack()
         before = self.instance()["connects"]
         with self.serving():
             out = self.run(*self.on_core(
@@ -330,7 +354,7 @@ class Hosts(World):
         for number in range(self.o.xdp_rounds):
             lines = {}
             for cgroup in list(RULES)[::-1 if number % 2 else 1]:
-                self.use_poll("adaptive", (cgroup,))
+                self.use_stack(cgroups=(cgroup,))
                 out = self.run(*self.on_core(
                     "client", "xdp_cost", "-n", self.o.packets, "-r", XDP_TURN,
                     f"{self.bpffs}/progs/dmm_xdp", "c0", self.ports.split("-")[0], self.client4,
