@@ -144,9 +144,7 @@ class World:
         c, s = self.ns["client"], self.ns["server"]
         sh("ip", "netns", "add", c)
         sh("ip", "netns", "add", s)
-        queues = ("numrxqueues", self.queues, "numtxqueues", self.queues)
-        sh("ip", "link", "add", "c0", "netns", c, *queues, "type", "veth",
-           "peer", "name", "s0", "netns", s, *queues)
+        self._join_hosts(c, s)
         for ns, dev, a4, a6 in ((c, "c0", self.client4, self.client6),
                                 (s, "s0", self.server4, self.server6)):
             sh("ip", "-n", ns, "addr", "add", f"{a4}/24", "dev", dev)
@@ -155,6 +153,11 @@ class World:
             sh("ip", "-n", ns, "link", "set", dev, "up")
             # Frames between kernels carry partial checksums; an AF_XDP stack needs real ones.
             self.run("ethtool", "-K", dev, "tx", "off", host=ns)
+
+    def _join_hosts(self, c, s):
+        queues = ("numrxqueues", self.queues, "numtxqueues", self.queues)
+        sh("ip", "link", "add", "c0", "netns", c, *queues, "type", "veth",
+           "peer", "name", "s0", "netns", s, *queues)
 
     def nsenter(self, host):
         return ["nsenter", f"--net=/run/netns/{self.ns.get(host, host)}", "--"]

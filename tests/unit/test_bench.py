@@ -12,6 +12,7 @@ import xml.etree.ElementTree
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "tools/bench"))
 sys.dont_write_bytecode = True
+import goodput  # noqa: E402
 import picture  # noqa: E402
 import report  # noqa: E402
 from hosts import ALONE_PORT, BASELINE, ECHO, PAIRS, POINTS, ROWS, SEND, SWALLOW  # noqa: E402
@@ -138,6 +139,17 @@ def the_table_has_a_line_for_each_row():
     assert [line[0] for line in lines] == ["row", BASELINE, "lwip_busy"], lines
     assert [line[-1] for line in lines] == \
         [report.COLUMNS["crr"][2], "10.0 x1.00 [1.00-1.00]", "-"], lines
+
+
+@test
+def goodput_is_the_ratio_of_medians_beside_what_is_expected():
+    def of(cell, stack):
+        line = goodput.line_of(cell, "up", {"kernel": [90, 100, 900], "stack": stack}, {})
+        return line["ratio"], goodput.columns(line)[-1]
+    assert of(goodput.Cell(1500, lost=1000), [10, 80, 81]) == (0.8, ">= 0.8")
+    assert of(goodput.Cell(1500, lost=1000), [79, 79, 900]) == (0.79, ">= 0.8 missed")
+    assert of(goodput.Cell(1500, lost=10000), [79, 79, 900]) == (0.79, ">= 0.7")
+    assert len(set(goodput.CELLS)) == 64 and set(goodput.FEW) <= set(goodput.CELLS)
 
 
 @test

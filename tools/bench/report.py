@@ -7,6 +7,7 @@ import platform
 import re
 import statistics
 
+import goodput
 from hosts import BASELINE, PAIRS, ROWS
 
 # column: point, key of the client's result, head, whether more is better
@@ -217,3 +218,10 @@ def print_engine(rounds):
     print_table(steps + ["output + input + ack"],
                 [[f"{statistics.median(r[k] for r in rounds):.0f}" for k in steps] +
                  [f"{statistics.median(r['output'] + r['input'] + r['ack'] for r in rounds):.0f}"]])
+
+
+def print_goodput(lines, rounds, size, seconds):
+    print(f"\ngoodput over a link of {goodput.RATE} Mbit/s, {goodput.DELAY} us each way; {size >> 20} MiB, or what "
+          f"comes through in {seconds} s; medians of {rounds}; every\nbyte is checked: the native stack behind "
+          "the relay, and the kernel with cubic and without offloads, to the kernel")
+    print_table(goodput.HEAD, [goodput.columns(line) for line in lines])
