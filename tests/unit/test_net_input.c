@@ -21,6 +21,7 @@
 #define SEC	(1000 * MS)
 #define OUR_ISN 5000u
 #define OUT_MAX 256
+#define ADDRS	1000
 
 struct rig {
 	struct dmm_net *net;
@@ -51,7 +52,7 @@ static void open_rig_with(struct rig *r, bool v4, const char secret[32])
 {
 	struct dmm_net_config config = { .mtu = 1500,
 					 .n_addrs = 1,
-					 .max_addrs = 4,
+					 .max_addrs = ADDRS,
 					 .max_conns = 200,
 					 .max_time_wait = 100,
 					 .send_buffer = 100000,
@@ -445,6 +446,36 @@ static void icmp_about(struct rig *r, uint32_t seq, uint32_t mtu, int err, bool 
 	settle(r);
 }
 
+/* A host has them in any order; a stranger's packets are nobody's. */
+static void each_of_many_addresses_is_ours(void **state)
+{
+	static uint8_t addrs[ADDRS][16];
+	struct rig r;
+	unsigned int i;
+
+	(void)state;
+	open_rig(&r, true);
+	for (i = 0; i < ADDRS; i++) {
+		const struct dmm_endpoint v4 = endpoint(true, 1, 0), v6 = endpoint(false, 1, 0);
+
+		memcpy(addrs[i], i % 2 ? v4.addr : v6.addr, 16);
+		addrs[i][13] = (uint8_t)(i * 7919 >> 8);
+		addrs[i][14] = (uint8_t)(i * 7919);
+	}
+	assert_int_equal(dmm_net_configure(r.net, 1500, (const uint8_t(*)[16])addrs, ADDRS), 0);
+	for (i = 0; i < ADDRS; i++) {
+		r.theirs = endpoint(i % 2, 2, 1234);
+		memcpy(r.ours.addr, addrs[i], 16);
+		r.now += SEC; /* replies to nobody are limited */
+		peer_sends(&r, SYN, NULL, 0);
+		assert_non_null(last(&r));
+		r.ours.addr[15] = 3;
+		peer_sends(&r, SYN, NULL, 0);
+		assert_null(last(&r));
+	}
+	close_rig(&r);
+}
+
 /* RFC 1191, 5927; RFC9293 MUST-56 */
 static void path_mtu_is_obeyed_if_it_is_about_us(void **state)
 {
@@ -755,6 +786,7 @@ int main(void)
 		cmocka_unit_test(forged_segments_are_challenged_so_often),
 		cmocka_unit_test(initial_numbers_grow_with_time_only_for_one_tuple),
 		cmocka_unit_test(unsound_packets_do_nothing),
+		cmocka_unit_test(each_of_many_addresses_is_ours),
 		cmocka_unit_test(path_mtu_is_obeyed_if_it_is_about_us),
 		cmocka_unit_test(a_hard_error_ends_an_attempt),
 		cmocka_unit_test(fragments_make_a_packet),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The engine as a whole: its memory, packets to where they belong, turns of sending, events. */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "net/hash.h"
@@ -151,6 +152,32 @@ int dmm_net_create(const struct dmm_net_config *config, void *memory, uint64_t n
 	return 0;
 }
 
+static int compare_addrs(const void *a, const void *b)
+{
+	return memcmp(a, b, 16);
+}
+
+bool net_is_ours(const struct dmm_net *net, const uint8_t addr[16])
+{
+	return bsearch(addr, net->addrs, net->n_addrs, 16, compare_addrs);
+}
+
+/* Shell's, in place: that of the C library asks the system how much memory there is. */
+static void sort_addrs(uint8_t (*addrs)[16], uint32_t n)
+{
+	uint8_t addr[16];
+	uint32_t gap, i, at;
+
+	for (gap = n / 2; gap; gap /= 2) {
+		for (i = gap; i < n; i++) {
+			memcpy(addr, addrs[i], 16);
+			for (at = i; at >= gap && memcmp(addrs[at - gap], addr, 16) > 0; at -= gap)
+				memcpy(addrs[at], addrs[at - gap], 16);
+			memcpy(addrs[at], addr, 16);
+		}
+	}
+}
+
 int dmm_net_configure(struct dmm_net *net, uint32_t mtu, const uint8_t (*addrs)[16],
 		      uint32_t n_addrs)
 {
@@ -160,6 +187,7 @@ int dmm_net_configure(struct dmm_net *net, uint32_t mtu, const uint8_t (*addrs)[
 		return -EINVAL;
 	if (n_addrs)
 		memcpy(net->addrs, addrs, n_addrs * sizeof(*addrs));
+	sort_addrs(net->addrs, n_addrs); /* each packet asks twice */
 	net->n_addrs = n_addrs;
 	for (i = 0; mtu < net->mtu && i < net->conns.fresh; i++) {
 		struct dmm_net_conn *c = (void *)(net->conns.memory + (size_t)net->conns.size * i);

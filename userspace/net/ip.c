@@ -25,16 +25,6 @@ bool net_is_v4(const uint8_t addr[16])
 	return memcmp(addr, v4_prefix, sizeof(v4_prefix)) == 0;
 }
 
-bool net_is_ours(const struct dmm_net *net, const uint8_t addr[16])
-{
-	uint32_t i;
-
-	for (i = 0; i < net->n_addrs; i++)
-		if (memcmp(net->addrs[i], addr, 16) == 0)
-			return true;
-	return false;
-}
-
 static void set_v4(uint8_t to[16], const uint8_t *ip)
 {
 	memcpy(to, v4_prefix, sizeof(v4_prefix));

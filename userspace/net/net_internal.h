@@ -346,7 +346,7 @@ struct dmm_net {
 
 	uint32_t mtu;
 	uint32_t n_addrs, max_addrs;
-	uint8_t (*addrs)[16];
+	uint8_t (*addrs)[16]; /* sorted */
 
 	struct net_reply replies[NET_REPLIES];
 	uint32_t reply_head, n_replies;
@@ -363,6 +363,7 @@ struct dmm_net {
 
 /* engine.c */
 
+bool net_is_ours(const struct dmm_net *net, const uint8_t addr[16]);
 void net_want_output(struct dmm_net_conn *c);
 /* Notes @events for the caller. */
 void net_note(struct dmm_net_conn *c, uint32_t events);
@@ -391,7 +392,6 @@ uint32_t net_ip_build(struct dmm_net *net, uint8_t *p, const struct dmm_endpoint
 		      const struct dmm_endpoint *remote, bool v4, uint8_t proto, uint8_t ecn,
 		      uint32_t len);
 bool net_is_v4(const uint8_t addr[16]);
-bool net_is_ours(const struct dmm_net *net, const uint8_t addr[16]);
 /* It may be a peer's. */
 bool net_is_unicast(const uint8_t addr[16]);
 uint64_t net_pseudo(const struct dmm_endpoint *a, const struct dmm_endpoint *b, bool v4,

@@ -13,7 +13,7 @@
 #include <dmm/net.h>
 #include <dmm/stack.h>
 
-#define MAX_ADDRS     256
+#define MAX_ADDRS     65536u /* more cost nothing until there are any */
 #define ALIGN	      64
 #define MOST_BUFFERS  (512ull << 20)
 #define LEAST_BUFFERS (4ull << 20)
@@ -160,7 +160,7 @@ static int create(const struct dmm_stack_params *params, const struct dmm_host *
 	struct dmm_net_config config = {
 		.mtu = params->mtu,
 		.addrs = params->addrs,
-		.n_addrs = params->n_addrs,
+		.n_addrs = DMM_MIN(params->n_addrs, MAX_ADDRS),
 		.max_addrs = MAX_ADDRS,
 		.max_conns = params->max_conns,
 		.max_time_wait = DMM_MIN(params->max_conns, 4096u),
@@ -207,7 +207,7 @@ static void destroy(struct dmm_stack *stack)
 static void configure(struct dmm_stack *stack, const struct dmm_stack_params *params)
 {
 	if (dmm_net_configure(stack->net, params->mtu, params->addrs,
-			      DMM_MIN(params->n_addrs, (uint32_t)MAX_ADDRS)) < 0)
+			      DMM_MIN(params->n_addrs, MAX_ADDRS)) < 0)
 		stack->host.log(stack->host.ctx, DMM_LOG_WARNING,
 				"plug-in native cannot take an MTU of %u", params->mtu);
 }
