@@ -54,7 +54,8 @@ class Copy:
         self.build()
 
     def build(self, *args):
-        programs = [f"{BUILT}/{p}" for p in ("dmmd", "dmm-stack", "dmmctl", "stacks/lwip.so")]
+        programs = [f"{BUILT}/{p}" for p in ("dmmd", "dmm-stack", "dmmctl", "stacks/lwip.so",
+                                           "stacks/native.so")]
         r = self.run("make", "-s", f"O={BUILT}", *args, *programs)
         assert r.returncode == 0, f"the copy does not build: {r.stdout}{r.stderr}"
 

@@ -30,11 +30,30 @@ import time
 import traceback
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-PLUGIN = os.environ.get("DMM_PLUGIN") or "lwip"  # what the usual policy's stack runs
 OUT = os.environ.get("O", os.path.join(ROOT, ".output"))
 if not os.path.isabs(OUT):
     OUT = os.path.join(ROOT, OUT)
 LONG = bool(os.environ.get("LONG"))
+
+# What the stack of the usual policy runs, by test file: in `make test` those whose subject is what a stack
+# does itself, bytes, connections, clients, run over `native`, those about the steering around it over `lwip`;
+# with LONG=1 all of these over both. Files that are not here use no such policy, or run over lwip alone.
+PLUGINS = {
+    "native": """apps bytes changes connect fdio_cases instances kill many netem path queues serve serve_apps
+                 serve_life stack_socket swap""".split(),
+    "lwip": """callers control dmmctl dmmd hang memory others reasons sandbox serve_flood upgrade""".split(),
+}
+
+
+def plugins_here():
+    """Those that this program's tests run over; DMM_PLUGIN=name picks another one."""
+    if os.environ.get("DMM_PLUGIN"):
+        return [os.environ["DMM_PLUGIN"]]
+    name = os.path.basename(sys.argv[0]).removeprefix("test_").removesuffix(".py")
+    daily = [plugin for plugin, names in PLUGINS.items() if name in names]
+    return list(PLUGINS) if LONG and daily else daily or ["lwip"]
+
+
 # how much slower this machine is than one that waits and limits in seconds are made for
 SLOW = float(os.environ.get("DMM_TEST_SLOW") or 1)
 CLONE_NEWNET = 0x40000000
@@ -117,6 +136,7 @@ class World:
     client6, server6 = "fd00:198:18::1", "fd00:198:18::2"
     ports = "20000-31999"
     queues = 1
+    plugin = plugins_here()[0]  # of the usual policy's stack
     # an emulated CPU stands still for longer than an instance that hangs may
     patience = ("--stale-after", "3") if SLOW > 1 else ()
     _count = 0
@@ -258,7 +278,7 @@ class World:
     def ctl_json(self, *args, **kw):
         return json.loads(self.ctl("-o", "json", *args, **kw).stdout)
 
-    def policy(self, rules=None, unavailable="kernel", stack="", plugin=PLUGIN):
+    def policy(self, rules=None, unavailable="kernel", stack="", plugin=None):
         """The usual policy: /fast through stack `fast`, all else in the kernel."""
         if rules is None:
             rules = f"""
@@ -270,7 +290,7 @@ kind: Policy
 metadata: {{name: test}}
 spec:
   interfaces: [{{name: c0}}]
-  stacks: [{{name: fast, plugin: {plugin}, backend: xsk, interface: c0, localPorts: {self.ports}{stack}}}]
+  stacks: [{{name: fast, plugin: {plugin or self.plugin}, backend: xsk, interface: c0, localPorts: {self.ports}{stack}}}]
   rules:{rules}
   default: {{stack: kernel}}
 """
@@ -520,35 +540,50 @@ def long_test(fn):
     return fn
 
 
+def run_tests(world_class, tests, first):
+    """Runs them in one world, the first as number @first; returns how many failed. Told to stop, it does."""
+    failed, w = 0, None
+    try:
+        for i, t in enumerate(tests, first):
+            name = t.__name__.replace("_", " ")
+            try:
+                w = w or world_class()
+                t(w)
+                print(f"ok {i} - {name}", flush=True)
+            except Skip as e:
+                print(f"ok {i} - {name} # SKIP {e}", flush=True)
+            except BaseException as e:
+                failed += 1
+                tell_failure(i, name, w)
+                if isinstance(e, (KeyboardInterrupt, SystemExit)):
+                    raise
+    finally:
+        if w:
+            w.close()
+    return failed
+
+
+def tell_failure(i, name, w):
+    print(f"not ok {i} - {name}", flush=True)
+    for line in traceback.format_exc().splitlines():
+        print(f"# {line}")
+    if w:
+        with contextlib.suppress(OSError):
+            for line in w.log().splitlines()[-30:]:
+                print(f"# dmmd: {line}")
+
+
 def main(world_class=World):
     picked = os.environ.get("T")
-    named = [t for t in _tests if picked and picked in t.__name__]
-    tests = named or _tests
+    tests = [t for t in _tests if picked and picked in t.__name__] or _tests
+    plugins = plugins_here()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    print(f"1..{len(tests)}", flush=True)
+    print(f"1..{len(tests) * len(plugins)}", flush=True)
     if os.geteuid():
         raise SystemExit("net tests need root")
     failed = 0
-    w = None
-    for i, t in enumerate(tests, 1):
-        name = t.__name__.replace("_", " ")
-        try:
-            w = w or world_class()
-            t(w)
-            print(f"ok {i} - {name}", flush=True)
-        except Skip as e:
-            print(f"ok {i} - {name} # SKIP {e}", flush=True)
-        except BaseException as e:
-            failed += 1
-            print(f"not ok {i} - {name}", flush=True)
-            for line in traceback.format_exc().splitlines():
-                print(f"# {line}")
-            if w:
-                with contextlib.suppress(OSError):
-                    for line in w.log().splitlines()[-30:]:
-                        print(f"# dmmd: {line}")
-            if isinstance(e, (KeyboardInterrupt, SystemExit)):
-                break
-    if w:
-        w.close()
+    for n, World.plugin in enumerate(plugins):
+        if isinstance(world_class, type) and issubclass(world_class, World):
+            print(f"# over {World.plugin}", flush=True)
+        failed += run_tests(world_class, tests, 1 + n * len(tests))
     sys.exit(1 if failed else 0)

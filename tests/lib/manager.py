@@ -14,7 +14,7 @@ class ManagedWorld(World):
     def __init__(self):
         super().__init__()
         os.makedirs(f"{self.dir}/stacks")
-        shutil.copy(f"{OUT}/stacks/lwip.so", f"{self.dir}/stacks/lwip.so")
+        shutil.copy(f"{OUT}/stacks/{self.plugin}.so", f"{self.dir}/stacks/{self.plugin}.so")
         self.socket_path = os.path.join(self.dir, "stack.sock")
         self.manager = None
 

@@ -50,6 +50,8 @@ CASES = [
     ("last_line_without_newline", "echo 1..1; printf 'ok 1 - a'", {}, "1 passed, 0 failed", []),
     ("daemon_left_behind", "echo 1..1; setsid sleep 60 & sleep 0.1; echo 'ok 1 - a'", {},
      "1 passed, 0 failed", ["left running, killed: sleep"]),
+    ("the_plug_in", "echo 1..2; echo '# over a'; echo 'ok 1 - x'; echo '# over b'; echo 'ok 2 - x'", {},
+     "2 passed, 0 failed", ["the_plug_in over a, b: 2 passed"]),
     ("t_picks_tests", "test $T = steer; echo 1..2; echo 'ok 1 - steer_v4'; echo 'ok 2 - other'",
      {"T": "steer"}, "1 passed, 0 failed", []),
     ("t_picks_files", "test -z \"$T\" || exit 9; echo 1..1; echo 'ok 1 - other'",

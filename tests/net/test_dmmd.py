@@ -402,7 +402,7 @@ def two_stacks(w, second=True, first_port=12000):
       match: {cgroup: /second, proto: tcp, direction: connect}
       action: {stack: second, onUnavailable: reject}""" if second else ""
     stack = f"""
-    - {{name: second, plugin: lwip, interface: c1, localPorts: {first_port}-12999}}""" \
+    - {{name: second, plugin: {w.plugin}, interface: c1, localPorts: {first_port}-12999}}""" \
         if second else ""
     return f"""apiVersion: dmm/v1alpha1
 kind: Policy
@@ -410,7 +410,7 @@ metadata: {{name: two}}
 spec:
   interfaces: [{{name: c0}}, {{name: c1}}]
   stacks:
-    - {{name: fast, plugin: lwip, interface: c0, localPorts: {w.ports}}}{stack}
+    - {{name: fast, plugin: {w.plugin}, interface: c0, localPorts: {w.ports}}}{stack}
   rules:
     - name: fast-out
       match: {{cgroup: /fast, proto: tcp, direction: connect}}
@@ -768,8 +768,8 @@ def crash_loop_is_given_up_in_plain_sight(w):
     follow the rule."""
     os.makedirs(f"{w.dir}/stacks", exist_ok=True)
     plugins.build(f"{w.dir}/stacks/crash.so", create="abort();")
-    sh("cp", f"{OUT}/stacks/lwip.so", f"{w.dir}/stacks/lwip.so")
-    sh("cp", f"{OUT}/stacks/lwip.so", f"{w.dir}/stacks/later.so")
+    sh("cp", f"{OUT}/stacks/{w.plugin}.so", f"{w.dir}/stacks/{w.plugin}.so")
+    sh("cp", f"{OUT}/stacks/{w.plugin}.so", f"{w.dir}/stacks/later.so")
     w.stop()
     w.restart("--stacks-dir", f"{w.dir}/stacks")
     w.ready()
@@ -800,7 +800,7 @@ def crash_loop_is_given_up_in_plain_sight(w):
     r = w.ctl("stacks", "restart", "fast", check=False)
     assert r.returncode == 1, (r.returncode, r.stdout)
     assert "stack 'fast' (plug-in 'later') did not start: killed by SIGABRT" in r.stderr, r.stderr
-    sh("cp", f"{OUT}/stacks/lwip.so", f"{w.dir}/stacks/later.so")
+    sh("cp", f"{OUT}/stacks/{w.plugin}.so", f"{w.dir}/stacks/later.so")
     w.ctl("stacks", "restart", "fast")
     w.ready()
     w.check_policy()

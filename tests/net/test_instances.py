@@ -31,7 +31,7 @@ metadata: {{name: several}}
 spec:
   interfaces: [{{name: c0}}]
   stacks:
-    - {{name: fast, plugin: lwip, interface: c0, instances: {n}{more}}}
+    - {{name: fast, plugin: {self.plugin}, interface: c0, instances: {n}{more}}}
   rules:
     - name: all
       match: {{cgroup: /fast, proto: tcp, direction: any}}

@@ -30,7 +30,7 @@ class SandboxWorld(World):
         super().__init__()
         self.second_link()
         os.makedirs(f"{self.dir}/stacks")
-        sh("cp", f"{OUT}/stacks/lwip.so", f"{self.dir}/stacks/lwip.so")
+        sh("cp", f"{OUT}/stacks/{self.plugin}.so", f"{self.dir}/stacks/{self.plugin}.so")
         self.dmmd("--stacks-dir", f"{self.dir}/stacks")
         self.apply(self.policy())
 
