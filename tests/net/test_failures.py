@@ -15,7 +15,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
 from dmmtest import LONG, OUT, ROOT, World, amount, main, sh, test, wait_for
 
-SOME = amount(25)
+SOME = amount(12)
 SHIM = os.path.join(OUT, "tests/net/failat.so")
 
 

@@ -93,7 +93,7 @@ def echoed(w, servers, count, length, fds=1):
 @test
 def c1_c2_messages_come_back(w):
     """C1 sends 50000 on the kernel, C2 50 on lwIP; here each stack has the same work."""
-    echoed(w, ["vs_epoll"], amount(5000, 50000), 200)
+    echoed(w, ["vs_epoll"], amount(1000, 50000), 200)
 
 
 @test
@@ -128,7 +128,7 @@ def all_14_flags_to_both_as_fdio_runs_them(w):
 @test
 def c3_c4_a_process_for_each_connection(w):
     for stack, addr, own, served in w.directions():
-        n = amount(5000, 50000)
+        n = amount(1000, 50000)
         said = w.case(("vs_fork", "-s", addr, "-a", PORT, "-t", n, "-n", 1),  # -a: FD.io's
                       ("vc_fork", "-d", addr, "-p", PORT, "-s", own, "-t", n), served)
         assert said == "Result = Success\n", (stack, addr, said)

@@ -18,7 +18,7 @@ from dmmtest import OUT, SLOW, World, amount, connected, echo, main, test, wait_
 
 PORTS = (8301, 8302)
 ECHO = 10  # more: an echo server, for long flows
-SWAPS = int(os.environ.get("SWAPS", 0)) or amount(2500, 50000)
+SWAPS = int(os.environ.get("SWAPS", 0)) or amount(1000, 50000)
 LOAD = os.path.join(OUT, "tests/net/swap_load")
 
 
