@@ -400,6 +400,7 @@ static void start_instance(struct rig *rig, struct instance *in, const char *plu
 		.version = DMM_HANDOVER_VERSION,
 		.fds = (1u << DMM_NUM_HANDOVER_FDS) - 1,
 		.ifindex = rig->ifindex,
+		.io_ifindex = rig->ifindex,
 		.mtu = 1500,
 		.n_queues = 1,
 		.port_first = PORT_FIRST,
