@@ -12,22 +12,29 @@
 
 #define WIDE 128u /* bytes from which wide registers are worth it */
 
+static uint64_t word_at(const uint8_t *p)
+{
+	uint32_t word;
+
+	memcpy(&word, p, sizeof(word));
+	return word;
+}
+
 uint64_t net_sum_plain(const void *data, size_t len, uint64_t sum)
 {
 	const uint8_t *p = data;
 	uint64_t other = 0;
-	uint32_t word[4] = { 0 };
+	uint32_t last = 0;
 
-	for (; len >= sizeof(word); len -= sizeof(word), p += sizeof(word)) {
-		memcpy(word, p, sizeof(word));
-		sum += (uint64_t)word[0] + word[1];
-		other += (uint64_t)word[2] + word[3];
+	for (; len >= 16; len -= 16, p += 16) {
+		sum += word_at(p) + word_at(p + 4);
+		other += word_at(p + 8) + word_at(p + 12);
 	}
+	for (; len >= 4; len -= 4, p += 4)
+		sum += word_at(p);
 	if (len) {
-		memset(word, 0, sizeof(word));
-		memcpy(word, p, len);
-		sum += (uint64_t)word[0] + word[1];
-		other += (uint64_t)word[2] + word[3];
+		memcpy(&last, p, len);
+		sum += last;
 	}
 	/* folded once, so that sums of sums do not overflow either */
 	sum += other;
@@ -81,9 +88,10 @@ uint16_t net_sum_finish(uint64_t sum)
 uint64_t net_sum_pseudo(const uint8_t *src, const uint8_t *dst, size_t addr_len, uint8_t proto,
 			uint32_t len)
 {
-	const uint32_t rest[2] = { htonl(len), htonl(proto) };
-	uint64_t sum = net_sum(src, addr_len, 0);
+	uint64_t sum = (uint64_t)htonl(len) + htonl(proto);
+	size_t i;
 
-	sum = net_sum(dst, addr_len, sum);
-	return net_sum(rest, sizeof(rest), sum);
+	for (i = 0; i < addr_len; i += 4)
+		sum += word_at(src + i) + word_at(dst + i);
+	return sum;
 }

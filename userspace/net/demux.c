@@ -63,16 +63,27 @@ static void unlink_from(struct dmm_net_conn **list, struct dmm_net_conn *c)
 void net_hash_remove(struct dmm_net_conn *c)
 {
 	unlink_from(bucket(c->net, &c->local, &c->remote), c);
+	if (c->net->found == c)
+		c->net->found = NULL;
 }
 
-struct dmm_net_conn *net_find(const struct dmm_net *net, const struct dmm_endpoint *local,
+static bool is_between(const struct dmm_net_conn *c, const struct dmm_endpoint *local,
+		       const struct dmm_endpoint *remote)
+{
+	return net_same_end(&c->remote, remote) && net_same_end(&c->local, local);
+}
+
+struct dmm_net_conn *net_find(struct dmm_net *net, const struct dmm_endpoint *local,
 			      const struct dmm_endpoint *remote)
 {
-	struct dmm_net_conn *c;
+	struct dmm_net_conn *c = net->found;
 
+	/* segments come in trains */
+	if (c && is_between(c, local, remote))
+		return c;
 	for (c = *bucket(net, local, remote); c; c = c->hash_next)
-		if (net_same_end(&c->remote, remote) && net_same_end(&c->local, local))
-			return c;
+		if (is_between(c, local, remote))
+			return net->found = c;
 	return NULL;
 }
 

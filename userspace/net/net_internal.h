@@ -330,6 +330,7 @@ struct dmm_net {
 
 	struct net_pool conns, chunks, sents, ranges, datagrams, udps;
 	struct dmm_net_conn **hash, **listeners;
+	struct dmm_net_conn *found; /* by the last search, while it is in the table */
 	uint32_t hash_mask;
 	struct dmm_net_udp **udp_hash;
 	struct net_udp_list udp_events;
@@ -412,7 +413,7 @@ void net_icmp_input(struct dmm_net *net, const struct net_packet *packet);
 
 void net_hash_add(struct dmm_net_conn *c);
 void net_hash_remove(struct dmm_net_conn *c);
-struct dmm_net_conn *net_find(const struct dmm_net *net, const struct dmm_endpoint *local,
+struct dmm_net_conn *net_find(struct dmm_net *net, const struct dmm_endpoint *local,
 			      const struct dmm_endpoint *remote);
 struct dmm_net_conn *net_find_listener(const struct dmm_net *net, const struct dmm_endpoint *local);
 void net_listeners_add(struct dmm_net_conn *c);

@@ -12,7 +12,8 @@
 #define SACK	  5
 #define TS	  8
 #define MAX_SCALE 14
-#define ROOM	  40 /* for all options */
+#define ROOM	  40						   /* for all options */
+#define TS_ALONE  ((uint32_t)NOP << 24 | NOP << 16 | TS << 8 | 10) /* RFC 7323 appendix A */
 
 /* One option of @len bytes whose length fits; an option of another length than it must have counts
  * as unknown (RFC 9293 MUST-6, MUST-7). */
@@ -57,6 +58,10 @@ bool net_options_parse(const uint8_t *p, uint32_t len, struct net_options *ret)
 	uint32_t at = 0;
 
 	*ret = (struct net_options){ 0 };
+	if (len == 12 && get32(p) == TS_ALONE) { /* of nearly all segments */
+		parse_one(p + 2, 10, ret);
+		return true;
+	}
 	while (at < len && p[at] != END) {
 		if (p[at] == NOP) {
 			at++;
