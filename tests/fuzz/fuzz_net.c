@@ -2,22 +2,17 @@
 /* The native engine with a live connection, driven by a program of one-byte operations: segments
  * around what the connection expects, with right checksums; packets of any kind, mended or not;
  * fragments; ICMP; calls; time. Nothing may crash, and in the end all memory is given back. */
-#include <arpa/inet.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "net/checksum.h"
+#include "input.h"
 
-#include <dmm/net.h>
-
-#define MS    1000000ull
-#define MTU   1500u
-#define PORTS 4
+#define MS  1000000ull
+#define MTU 1500u
 
 struct world {
-	const uint8_t *data;
-	size_t left;
+	struct input in;
 	struct dmm_net *net;
 	uint64_t now;
 	bool v4;
@@ -27,99 +22,17 @@ struct world {
 	uint32_t seq, ack; /* what the engine expects, as far as was seen */
 };
 
-static uint32_t take(struct world *w, unsigned int n)
-{
-	uint32_t v = 0;
-
-	while (n--) {
-		v <<= 8;
-		if (w->left) {
-			v |= *w->data++;
-			w->left--;
-		}
-	}
-	return v;
-}
-
-static uint32_t take_bytes(struct world *w, uint8_t *to, uint32_t most)
-{
-	uint32_t i, n = take(w, 2) % (most + 1);
-
-	for (i = 0; i < n; i++)
-		to[i] = (uint8_t)take(w, w->left ? 1 : 0);
-	return n;
-}
-
-static void put16(uint8_t *p, uint32_t v)
-{
-	p[0] = (uint8_t)(v >> 8);
-	p[1] = (uint8_t)v;
-}
-
-static void put32(uint8_t *p, uint32_t v)
-{
-	put16(p, v >> 16);
-	put16(p + 2, v);
-}
-
-/* Makes IP and transport checksums right, where there is one. */
-static void mend(uint8_t *p, uint32_t len)
-{
-	const bool v4 = p[0] >> 4 == 4;
-	const uint32_t header = v4 ? (p[0] & 0xf) * 4u : 40;
-	const uint8_t proto = len > 40 ? p[v4 ? 9 : 6] : 0;
-	uint16_t sum;
-	uint32_t at;
-
-	if (len < 40 || header < 20 || header + 20 > len)
-		return;
-	if (v4) {
-		put16(p + 10, 0);
-		sum = net_sum_finish(net_sum(p, header, 0));
-		memcpy(p + 10, &sum, 2);
-	}
-	at = header + (proto == 6 ? 16 : proto == 17 ? 6 : 2);
-	put16(p + at, 0);
-	sum = net_sum_finish(net_sum(p + header, len - header,
-				     proto == 1
-					     ? 0
-					     : net_sum_pseudo(p + (v4 ? 12 : 8), p + (v4 ? 16 : 24),
-							      v4 ? 4 : 16, proto, len - header)));
-	memcpy(p + at, &sum, 2);
-}
-
-static uint32_t ip_header(struct world *w, uint8_t *p, uint8_t proto, uint32_t len)
-{
-	memset(p, 0, 40);
-	if (w->v4) {
-		p[0] = 0x45;
-		put16(p + 2, 20 + len);
-		p[8] = 64;
-		p[9] = proto;
-		memcpy(p + 12, w->theirs.addr + 12, 4);
-		memcpy(p + 16, w->ours.addr + 12, 4);
-		return 20;
-	}
-	p[0] = 0x60;
-	put16(p + 4, len);
-	p[6] = proto;
-	p[7] = 64;
-	memcpy(p + 8, w->theirs.addr, 16);
-	memcpy(p + 24, w->ours.addr, 16);
-	return 40;
-}
-
 /* A segment near what is expected. */
 static uint32_t segment(struct world *w, uint8_t *p)
 {
 	uint8_t options[40], data[1400];
-	const uint8_t flags = (uint8_t)take(w, 1);
-	const uint32_t seq = w->seq + (uint32_t)(int16_t)take(w, 2);
-	const uint32_t ack = w->ack + (uint32_t)(int16_t)take(w, 2);
-	const uint32_t window = take(w, 2);
-	const uint32_t n_options = take_bytes(w, options, 40) / 4 * 4;
-	const uint32_t n = take_bytes(w, data, sizeof(data));
-	const uint32_t at = ip_header(w, p, 6, 20 + n_options + n);
+	const uint8_t flags = (uint8_t)take(&w->in, 1);
+	const uint32_t seq = w->seq + (uint32_t)(int16_t)take(&w->in, 2);
+	const uint32_t ack = w->ack + (uint32_t)(int16_t)take(&w->in, 2);
+	const uint32_t window = take(&w->in, 2);
+	const uint32_t n_options = take_bytes(&w->in, options, 40) / 4 * 4;
+	const uint32_t n = take_bytes(&w->in, data, sizeof(data));
+	const uint32_t at = ip_header(p, w->v4, &w->theirs, &w->ours, 6, 20 + n_options + n);
 	uint8_t *tcp = p + at;
 
 	memset(tcp, 0, 20);
@@ -140,16 +53,17 @@ static uint32_t segment(struct world *w, uint8_t *p)
 static uint32_t fragment(struct world *w, uint8_t *p)
 {
 	uint8_t data[1400];
-	const uint32_t offset = take(w, 1) * 8, more = take(w, 1) & 1, id = take(w, 1) & 3;
-	const uint32_t n = take_bytes(w, data, sizeof(data));
-	uint32_t at = ip_header(w, p, w->v4 ? 6 : 44, n + (w->v4 ? 0 : 8));
+	const uint32_t offset = take(&w->in, 1) * 8, more = take(&w->in, 1) & 1,
+		       id = take(&w->in, 1) & 3;
+	const uint32_t n = take_bytes(&w->in, data, sizeof(data));
+	uint32_t at =
+		ip_header(p, w->v4, &w->theirs, &w->ours, w->v4 ? 6 : 44, n + (w->v4 ? 0 : 8));
 
 	if (w->v4) {
 		put16(p + 4, id);
 		put16(p + 6, offset / 8 | more << 13);
 		memcpy(p + at, data, n);
-		put16(p + 10, 0);
-		put16(p + 10, ntohs(net_sum_finish(net_sum(p, 20, 0))));
+		mend_ip(p);
 		return at + n;
 	}
 	put32(p + at, 6u << 24 | offset | more);
@@ -204,23 +118,23 @@ static void call(struct world *w)
 	struct iovec iov[4];
 	uint8_t buf[3000];
 
-	if (w->udp && take(w, 1) & 1)
+	if (w->udp && take(&w->in, 1) & 1)
 		dmm_net_udp_recv(w->udp, buf, sizeof(buf), &from, &to);
 	if (!w->conn) {
-		if (take(w, 1) & 1)
+		if (take(&w->in, 1) & 1)
 			dmm_net_connect(w->net, &w->ours, &w->theirs, NULL, w->now, &w->conn);
 		return;
 	}
 	memset(buf, 7, sizeof(buf));
-	switch (take(w, 1) % 8) {
+	switch (take(&w->in, 1) % 8) {
 	case 0:
 	case 1:
-		dmm_net_send(w->conn, buf, take(w, 2) % sizeof(buf));
+		dmm_net_send(w->conn, buf, take(&w->in, 2) % sizeof(buf));
 		break;
 	case 2:
 	case 3:
 		if (dmm_net_recv_peek(w->conn, iov, 4))
-			dmm_net_recv_done(w->conn, take(w, 2));
+			dmm_net_recv_done(w->conn, take(&w->in, 2));
 		break;
 	case 4:
 		dmm_net_shutdown(w->conn);
@@ -234,7 +148,8 @@ static void call(struct world *w)
 		w->conn = NULL;
 		break;
 	case 7:
-		dmm_net_set_option(w->conn, (enum dmm_net_option)(take(w, 1) % 5), (int)take(w, 1));
+		dmm_net_set_option(w->conn, (enum dmm_net_option)(take(&w->in, 1) % 5),
+				   (int)take(&w->in, 1));
 		break;
 	}
 }
@@ -245,13 +160,13 @@ static void step(struct world *w)
 	uint8_t p[2100];
 	uint32_t len;
 
-	switch (take(w, 1) % 8) {
+	switch (take(&w->in, 1) % 8) {
 	case 0:
-		len = take_bytes(w, p, 2000);
+		len = take_bytes(&w->in, p, 2000);
 		dmm_net_input(w->net, p, len, w->now);
 		break;
 	case 1:
-		len = take_bytes(w, p, 2000);
+		len = take_bytes(&w->in, p, 2000);
 		mend(p, len);
 		dmm_net_input(w->net, p, len, w->now);
 		break;
@@ -261,15 +176,15 @@ static void step(struct world *w)
 		dmm_net_input(w->net, p, len, w->now);
 		break;
 	case 4:
-		w->now += take(w, 2) * (uint64_t)(take(w, 1) & 1 ? MS * 100 : MS / 10);
+		w->now += take(&w->in, 2) * (uint64_t)(take(&w->in, 1) & 1 ? MS * 100 : MS / 10);
 		dmm_net_tick(w->net, w->now);
 		break;
 	case 5:
 		call(w);
 		break;
 	case 6:
-		icmp.seq = w->ack - take(w, 2);
-		icmp.mtu = take(w, 2);
+		icmp.seq = w->ack - take(&w->in, 2);
+		icmp.mtu = take(&w->in, 2);
 		icmp.hard = icmp.mtu & 1;
 		dmm_net_icmp(w->net, &icmp, w->now);
 		break;
@@ -279,15 +194,6 @@ static void step(struct world *w)
 		break;
 	}
 	settle(w);
-}
-
-static void set_addr(struct dmm_endpoint *ep, bool v4, uint8_t last, uint16_t port)
-{
-	*ep = (struct dmm_endpoint){ .port = htons(port) };
-	if (v4)
-		memcpy(ep->addr, (const uint8_t[16]){ [10] = 0xff, 0xff, 10, 0, 0, last }, 16);
-	else
-		memcpy(ep->addr, (const uint8_t[16]){ 0xfd, [15] = last }, 16);
 }
 
 static void end(struct world *w)
@@ -316,8 +222,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static void *memory;
-	struct world w = { .data = data, .left = size, .now = 1000 * MS };
-	const uint8_t first = (uint8_t)take(&w, 1);
+	struct world w = { .in = { data, size }, .now = 1000 * MS };
+	const uint8_t first = (uint8_t)take(&w.in, 1);
 	struct dmm_net_config config = { .mtu = MTU,
 					 .n_addrs = 1,
 					 .max_addrs = 1,
@@ -332,17 +238,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	const size_t len = dmm_net_memory(&config);
 
 	w.v4 = first & 1;
-	set_addr(&w.ours, w.v4, 1, 80);
-	set_addr(&w.theirs, w.v4, 2, 1234);
+	w.ours = endpoint(w.v4, 1, 80);
+	w.theirs = endpoint(w.v4, 2, 1234);
 	config.addrs = (const uint8_t(*)[16]) & w.ours.addr;
 	if (!memory && !(memory = aligned_alloc(64, len)))
 		return 0;
-	memset(memory, 0, len);
 	if (dmm_net_create(&config, memory, w.now, &w.net) < 0)
 		abort();
 	dmm_net_listen(w.net, &w.ours, first & 16 ? 1 : 4, NULL, &w.listener);
 	dmm_net_udp_open(w.net, &w.ours, NULL, NULL, &w.udp);
-	while (w.left)
+	while (w.in.left)
 		step(&w);
 	end(&w);
 	return 0;

@@ -13,6 +13,7 @@ FUZZ_CFLAGS = -std=gnu11 -O1 -g -Wall -Wextra -Werror -fno-omit-frame-pointer $(
 	-DDMM_VERSION='"$(VERSION)"' $(call pkg-isystem,$(PKGS))
 
 TEST_PROGRAMS += $(FUZZERS)
+tests-unit: $(if $(SAN),,$(FUZZERS))
 TESTS_UNIT += $(wildcard tests/fuzz/test_fuzz.py)
 
 $(O)/fuzz/%.o: %.c $(MK) | $(SKELS)
