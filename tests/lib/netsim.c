@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Two native engines on a link of a simulated clock. */
-#include "netsim.h"
+#include "netsim_internal.h"
 
 #include <arpa/inet.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,295 +10,36 @@
 
 #include "base/util.h"
 
-#define MAX_FLYING   8192
-#define MAX_ACCEPTED 64
-#define NEVER	     UINT64_MAX
-#define MAX_JUMBO    9216
-#define PERIOD	     65521u
-
-struct flying {
-	uint64_t at, order; /* the heap is by these */
-	unsigned int to;
-	uint32_t len;
-	uint8_t *data;
-};
-
-struct side {
-	struct dmm_net *net;
-	void *memory;
-	size_t memory_len;
-	uint32_t mtu;
-	struct dmm_net_conn *listener;
-	struct netsim_conn accept;
-	struct netsim_conn *accepted[MAX_ACCEPTED];
-	unsigned int n_accepted;
-	uint64_t free_at; /* the link's */
-	uint32_t waiting;
-};
-
-struct netsim {
-	struct netsim_params params;
-	struct side side[2];
-	struct flying heap[MAX_FLYING];
-	unsigned int n_flying;
-	uint64_t now, order, random;
-	struct netsim_conn *conns[2 * MAX_ACCEPTED];
-	unsigned int n_conns;
-	netsim_tap tap;
-	void *tap_arg;
-	unsigned int violations;
-	bool traces;
-};
+#define NEVER	    UINT64_MAX
+#define PERIOD	    65521u
+#define MAX_DRAINED 100000u /* packets at once; it would never end */
+#define MAX_TOLD    20u	    /* violations of one world */
+#define MIN_RTO	    (200 * NETSIM_MS)
+#define MAX_RTO	    (120 * NETSIM_SEC)
 
 void netsim_violation(struct netsim *sim, const char *what)
 {
-	fprintf(stderr, "# seed %llu at %.3f ms: %s\n", (unsigned long long)sim->params.seed,
-		(double)sim->now / 1e6, what);
-	sim->violations++;
+	if (sim->violations++ < MAX_TOLD)
+		fprintf(stderr, "# seed %llu at %.3f ms: %s\n",
+			(unsigned long long)sim->params.seed, (double)sim->now / 1e6, what);
+}
+
+uint64_t netsim_roll(uint64_t *state)
+{
+	*state ^= *state << 13;
+	*state ^= *state >> 7;
+	*state ^= *state << 17;
+	return *state * 0x2545f4914f6cdd1d;
 }
 
 uint64_t netsim_random(struct netsim *sim)
 {
-	sim->random ^= sim->random << 13;
-	sim->random ^= sim->random >> 7;
-	sim->random ^= sim->random << 17;
-	return sim->random * 0x2545f4914f6cdd1d;
+	return netsim_roll(&sim->random);
 }
 
-static bool chance(struct netsim *sim, uint32_t per_mille)
+bool netsim_chance(struct netsim *sim, uint32_t per_mille)
 {
 	return per_mille && (netsim_random(sim) >> 20) % 1000 < per_mille;
-}
-
-/* --- packets on their way --- */
-
-static bool before(const struct flying *a, const struct flying *b)
-{
-	return a->at < b->at || (a->at == b->at && a->order < b->order);
-}
-
-static void swap(struct flying *a, struct flying *b)
-{
-	const struct flying t = *a;
-
-	*a = *b;
-	*b = t;
-}
-
-static void fly(struct netsim *sim, unsigned int to, uint64_t at, const uint8_t *p, uint32_t len)
-{
-	unsigned int i = sim->n_flying;
-	struct flying *f = &sim->heap[i];
-
-	if (i == MAX_FLYING)
-		return; /* lost */
-	*f = (struct flying){ .at = at, .order = sim->order++, .to = to, .len = len };
-	f->data = malloc(len);
-	memcpy(f->data, p, len);
-	sim->n_flying++;
-	for (; i && before(&sim->heap[i], &sim->heap[(i - 1) / 2]); i = (i - 1) / 2)
-		swap(&sim->heap[i], &sim->heap[(i - 1) / 2]);
-}
-
-static struct flying land(struct netsim *sim)
-{
-	struct flying first = sim->heap[0];
-	unsigned int i = 0, child;
-
-	sim->heap[0] = sim->heap[--sim->n_flying];
-	while ((child = 2 * i + 1) < sim->n_flying) {
-		if (child + 1 < sim->n_flying && before(&sim->heap[child + 1], &sim->heap[child]))
-			child++;
-		if (!before(&sim->heap[child], &sim->heap[i]))
-			break;
-		swap(&sim->heap[child], &sim->heap[i]);
-		i = child;
-	}
-	return first;
-}
-
-static void too_big(struct netsim *sim, unsigned int from, const uint8_t *p, uint32_t mtu)
-{
-	const bool v4 = p[0] >> 4 == 4;
-	const uint32_t header = v4 ? 20 : 40;
-	struct dmm_icmp e = { .mtu = mtu, .err = EMSGSIZE };
-
-	e.local = netsim_endpoint(sim, from, 0);
-	e.remote = netsim_endpoint(sim, !from, 0);
-	memcpy(&e.local.port, p + header, 2);
-	memcpy(&e.remote.port, p + header + 2, 2);
-	memcpy(&e.seq, p + header + 4, 4);
-	e.seq = ntohl(e.seq);
-	dmm_net_icmp(sim->side[from].net, &e, sim->now);
-}
-
-static void check_packet(struct netsim *sim, unsigned int from, const uint8_t *p, uint32_t len)
-{
-	const bool v4 = p[0] >> 4 == 4;
-	const uint32_t header = v4 ? 20 : 40;
-	const uint32_t total = v4 ? (uint32_t)(p[2] << 8 | p[3])
-				  : 40u + (uint32_t)(p[4] << 8 | p[5]);
-	uint32_t sum = 0, i;
-
-	if (total != len || len > sim->side[from].mtu)
-		netsim_violation(sim, "a packet of a wrong length");
-	if ((v4 ? p[9] : p[6]) != 6)
-		return;
-	for (i = v4 ? 12 : 8; i < len; i += 2) /* addresses and all that follows */
-		sum += (uint32_t)p[i] << 8 | (i + 1 < len ? p[i + 1] : 0);
-	sum += 6 + len - header;
-	while (sum >> 16)
-		sum = (sum & 0xffff) + (sum >> 16);
-	if (sum != 0xffff)
-		netsim_violation(sim, "a wrong checksum");
-}
-
-static uint64_t stalled_until(const struct netsim *sim, const struct netsim_link *l, uint64_t at)
-{
-	const uint64_t phase = l->stall_every ? at % l->stall_every : 0;
-
-	(void)sim;
-	return l->stall_every && phase < l->stall_for ? at - phase + l->stall_for : at;
-}
-
-/* One bit: checksums see that for sure; but that of IPv6's length together with what it cuts
- * off. */
-static void corrupt(struct netsim *sim, uint8_t *p, uint32_t len)
-{
-	const uint32_t at = (uint32_t)(netsim_random(sim) % len);
-
-	if (p[0] >> 4 == 4 || (at != 4 && at != 5))
-		p[at] ^= (uint8_t)(1u << netsim_random(sim) % 8);
-}
-
-/* TRACE=1: what leaves, one line each. */
-static void trace(const struct netsim *sim, unsigned int from, const uint8_t *p, uint32_t len)
-{
-	const uint8_t *tcp = p + (p[0] >> 4 == 4 ? 20 : 40);
-	const uint32_t header = (uint32_t)(tcp - p) + (tcp[12] >> 4) * 4u;
-	uint32_t seq, ack, i;
-
-	memcpy(&seq, tcp + 4, 4);
-	memcpy(&ack, tcp + 8, 4);
-	fprintf(stderr, "# %12.3f %u> %s%s%s%s seq %u len %u ack %u win %u opt",
-		(double)sim->now / 1e6, from, tcp[13] & 2 ? "S" : "", tcp[13] & 1 ? "F" : "",
-		tcp[13] & 4 ? "R" : "", tcp[13] & 16 ? "." : "", ntohl(seq), len - header,
-		ntohl(ack), tcp[14] << 8 | tcp[15]);
-	for (i = 20; i < (tcp[12] >> 4) * 4u; i++)
-		fprintf(stderr, "%s%02x", i % 4 ? "" : " ", tcp[i]);
-	fprintf(stderr, "\n");
-}
-
-static void put_checksum(uint8_t *p, uint32_t header, uint32_t len)
-{
-	uint32_t sum = 6 + len - header, i;
-
-	p[header + 16] = p[header + 17] = 0;
-	for (i = header == 20 ? 12 : 8; i < len; i += 2)
-		sum += (uint32_t)p[i] << 8 | (i + 1 < len ? p[i + 1] : 0);
-	while (sum >> 16)
-		sum = (sum & 0xffff) + (sum >> 16);
-	p[header + 16] = (uint8_t)(~sum >> 8);
-	p[header + 17] = (uint8_t)~sum;
-}
-
-/* The bytes of @p from @from to @to as a segment of their own; returns its length. */
-static uint32_t cut(const uint8_t *p, uint32_t len, uint32_t from, uint32_t to, uint8_t *ret)
-{
-	const bool v4 = p[0] >> 4 == 4;
-	const uint32_t header = v4 ? 20 : 40, tcp = (p[header + 12] >> 4) * 4u;
-	const uint32_t total = header + tcp + to - from;
-	uint32_t seq, sum, i;
-
-	memcpy(ret, p, header + tcp);
-	memcpy(ret + header + tcp, p + header + tcp + from, to - from);
-	memcpy(&seq, p + header + 4, 4);
-	seq = htonl(ntohl(seq) + from);
-	memcpy(ret + header + 4, &seq, 4);
-	if (header + tcp + to < len)
-		ret[header + 13] &= (uint8_t)~1; /* the FIN is the last one's */
-	ret[v4 ? 2 : 4] = (uint8_t)((v4 ? total : total - 40) >> 8);
-	ret[v4 ? 3 : 5] = (uint8_t)(v4 ? total : total - 40);
-	if (v4) {
-		ret[10] = ret[11] = 0;
-		for (sum = 0, i = 0; i < 20; i += 2)
-			sum += (uint32_t)ret[i] << 8 | ret[i + 1];
-		sum = (sum & 0xffff) + (sum >> 16);
-		sum = (sum & 0xffff) + (sum >> 16);
-		ret[10] = (uint8_t)(~sum >> 8);
-		ret[11] = (uint8_t)~sum;
-	}
-	put_checksum(ret, header, total);
-	return total;
-}
-
-static void transmit_one(struct netsim *sim, unsigned int from, uint8_t *p, uint32_t len);
-
-static void transmit(struct netsim *sim, unsigned int from, uint8_t *p, uint32_t len)
-{
-	const struct netsim_link *l = &sim->params.link[from];
-	const uint32_t header = p[0] >> 4 == 4 ? 20 : 40;
-	uint32_t data, at;
-	uint8_t part[MAX_JUMBO];
-
-	check_packet(sim, from, p, len);
-	if (sim->traces)
-		trace(sim, from, p, len);
-	if (sim->tap && !sim->tap(sim, from, p, len, sim->tap_arg))
-		return;
-	data = l->recut ? len - header - (p[header + 12] >> 4) * 4u : 0;
-	if (data < 2 || !chance(sim, l->recut)) {
-		transmit_one(sim, from, p, len);
-		return;
-	}
-	at = 1 + (uint32_t)(netsim_random(sim) % (data - 1));
-	transmit_one(sim, from, part, cut(p, len, 0, at, part));
-	transmit_one(sim, from, part, cut(p, len, at, data, part));
-}
-
-static void transmit_one(struct netsim *sim, unsigned int from, uint8_t *p, uint32_t len)
-{
-	const struct netsim_link *l = &sim->params.link[from];
-	struct side *s = &sim->side[from];
-	uint64_t at = sim->now;
-
-	if (l->mtu && len > l->mtu) {
-		if (l->says_so)
-			too_big(sim, from, p, l->mtu);
-		return;
-	}
-	if (chance(sim, l->loss) || (at >= l->dead_from && at < l->dead_until))
-		return;
-	if (l->rate) {
-		const uint64_t takes = len * NETSIM_SEC / l->rate;
-
-		if (l->queue && s->free_at > at &&
-		    (s->free_at - at) / (1500 * NETSIM_SEC / l->rate + 1) > l->queue)
-			return;
-		s->free_at = DMM_MAX(s->free_at, at) + takes;
-		at = s->free_at;
-	}
-	at = stalled_until(sim, l, at) + l->delay;
-	if (l->jitter)
-		at += netsim_random(sim) % l->jitter;
-	if (chance(sim, l->reorder))
-		at += l->reorder_by;
-	if (chance(sim, l->dup))
-		fly(sim, !from, at + netsim_random(sim) % (NETSIM_MS * 2), p, len);
-	if (chance(sim, l->corrupt))
-		corrupt(sim, p, len);
-	fly(sim, !from, at, p, len);
-}
-
-static void drain(struct netsim *sim)
-{
-	uint8_t buf[MAX_JUMBO];
-	unsigned int i;
-	uint32_t len;
-
-	for (i = 0; i < 2; i++)
-		while ((len = dmm_net_output(sim->side[i].net, buf, sizeof(buf), sim->now)))
-			transmit(sim, i, buf, len);
 }
 
 /* --- users --- */
@@ -311,7 +51,7 @@ static const uint8_t *pattern(unsigned int side, uint64_t at, uint64_t *len)
 	const uint64_t from = (at + side * 4099) % PERIOD;
 	uint32_t i;
 
-	for (i = 0; !bytes[1] && i < PERIOD; i++)
+	for (i = 0; !bytes[PERIOD - 1] && i < PERIOD; i++) /* the last one is not 0 */
 		bytes[i] = (uint8_t)((i + 1) * 2654435761u >> 13);
 	*len = DMM_MIN(*len, PERIOD - from);
 	return bytes + from;
@@ -341,9 +81,11 @@ static void send_some(struct netsim_conn *c)
 	while (c->conn && c->connected && !c->shut && !c->blocked && c->sent < c->to_send) {
 		want = DMM_MIN(c->to_send - c->sent, c->chunk ? c->chunk : 65536u);
 		from = pattern(c->side, c->sent, &want);
+		c->sim->side[c->side].touched = true;
 		n = dmm_net_send(c->conn, from, want);
-		if (n < 0) {
-			netsim_violation(c->sim, "send() fails on an open connection");
+		if (n < 0) { /* it may have been reset, and its events tell one after the other */
+			if (!c->may_fail)
+				netsim_violation(c->sim, "send() fails on an open connection");
 			return;
 		}
 		c->sent += (uint64_t)n;
@@ -366,6 +108,7 @@ static void read_some(struct netsim_conn *c)
 			}
 			got += iov[i].iov_len;
 		}
+		c->sim->side[c->side].touched = true;
 		c->received += got;
 		dmm_net_recv_done(c->conn, got);
 	}
@@ -375,6 +118,10 @@ static void use(struct netsim_conn *c)
 {
 	if (!c->conn || c->hold)
 		return;
+	if (c->keep_alive) {
+		dmm_net_set_option(c->conn, DMM_NET_KEEPALIVE, (int)c->keep_alive);
+		c->keep_alive = 0;
+	}
 	if (c->patient) {
 		c->patient = false;
 		dmm_net_set_option(c->conn, DMM_NET_USER_TIMEOUT, 3600 * 1000);
@@ -386,12 +133,13 @@ static void use(struct netsim_conn *c)
 		return;
 	if (c->sent == c->to_send && !c->shut) {
 		c->shut = true;
+		c->sim->side[c->side].touched = true;
 		dmm_net_shutdown(c->conn);
 	}
 	if (c->shut && c->eof && !c->closing && !dmm_net_unsent(c->conn)) {
 		if (c->received != c->expect)
 			netsim_violation(c->sim, "it ended with another number of bytes");
-		c->closing = true;
+		c->closing = c->sim->side[c->side].touched = true;
 		dmm_net_close(c->conn);
 	}
 }
@@ -411,7 +159,7 @@ static void accept_one(struct netsim *sim, unsigned int side, struct dmm_net_con
 	struct side *s = &sim->side[side];
 	struct netsim_conn *c;
 
-	if (s->n_accepted == MAX_ACCEPTED) {
+	if (s->n_accepted == NETSIM_MAX_ACCEPTED) {
 		dmm_net_abort(conn);
 		return;
 	}
@@ -436,6 +184,7 @@ static void on_event(struct netsim *sim, unsigned int side, const struct dmm_net
 	}
 	if (!c) /* a listener */
 		return;
+	sim->side[side].touched = true;
 	if (ev->conn != c->conn)
 		netsim_violation(sim, "an event for a handle that is dead");
 	c->events |= ev->events;
@@ -472,65 +221,150 @@ static void events(struct netsim *sim)
 
 /* --- what must always hold --- */
 
-static const struct netsim_conn *peer_of(struct netsim *sim, const struct netsim_conn *c)
+static bool same_ends(const struct netsim_conn *c, const struct dmm_endpoint *local,
+		      const struct dmm_endpoint *remote)
 {
-	struct dmm_endpoint local, remote, l, r;
-	unsigned int i;
+	struct dmm_endpoint l, r;
 
-	dmm_net_endpoints(c->conn, &local, &remote);
-	for (i = 0; i < sim->n_conns; i++) {
-		const struct netsim_conn *o = sim->conns[i];
-
-		if (!o->conn || o->side == c->side)
-			continue;
-		dmm_net_endpoints(o->conn, &l, &r);
-		if (memcmp(&l, &remote, sizeof(l)) == 0 && memcmp(&r, &local, sizeof(r)) == 0)
-			return o;
-	}
-	return NULL;
+	dmm_net_endpoints(c->conn, &l, &r);
+	return memcmp(&l, local, sizeof(l)) == 0 && memcmp(&r, remote, sizeof(r)) == 0;
 }
 
-static void check_conn(struct netsim *sim, struct netsim_conn *c)
-{
-	struct dmm_net_info info, peer;
-	const struct netsim_conn *o;
-
-	dmm_net_get_info(c->conn, &info);
-	c->most_held = DMM_MAX(c->most_held, info.unread + info.held);
-	if ((int32_t)(info.snd_nxt - info.snd_una) < 0)
-		netsim_violation(sim, "snd_nxt is before snd_una");
-	if (c->connected && strcmp(info.state, "CLOSED") != 0 &&
-	    (int32_t)(info.snd_nxt - info.snd_edge) > 2) /* a probe and a FIN */
-		netsim_violation(sim, "more is sent than the window allows");
-	if (c->edge && (int32_t)(info.rcv_edge - c->edge) < 0)
-		netsim_violation(sim, "the window was taken back");
-	c->edge = info.rcv_edge;
-	if (!info.sound)
-		netsim_violation(sim, "what is on its way is not what was counted");
-	o = c->connected ? peer_of(sim, c) : NULL;
-	if (!o)
-		return;
-	dmm_net_get_info(o->conn, &peer);
-	if (strcmp(info.state, "CLOSED") == 0 || strcmp(peer.state, "CLOSED") == 0 || !o->connected)
-		return;
-	if ((int32_t)(peer.rcv_nxt - info.snd_nxt) > 0)
-		netsim_violation(sim, "more was received than sent");
-	if ((int32_t)(info.snd_una - peer.rcv_nxt) > 0)
-		netsim_violation(sim, "more is acknowledged than was received");
-	if ((int32_t)(info.snd_edge - peer.rcv_edge) > 0)
-		netsim_violation(sim, "the sender believes in a larger window than there is");
-}
-
-static void check(struct netsim *sim)
+static struct netsim_conn *conn_of(struct netsim *sim, unsigned int side,
+				   const struct dmm_endpoint *local,
+				   const struct dmm_endpoint *remote)
 {
 	unsigned int i;
 
 	for (i = 0; i < sim->n_conns; i++)
-		if (sim->conns[i]->conn)
-			check_conn(sim, sim->conns[i]);
+		if (sim->conns[i]->conn && sim->conns[i]->side == side &&
+		    same_ends(sim->conns[i], local, remote))
+			return sim->conns[i];
+	return NULL;
+}
+
+static struct netsim_conn *peer_of(struct netsim *sim, struct netsim_conn *c)
+{
+	struct dmm_endpoint local, remote;
+
+	if (!c->peer) {
+		dmm_net_endpoints(c->conn, &local, &remote);
+		c->peer = conn_of(sim, !c->side, &remote, &local);
+	}
+	return c->peer && c->peer->conn ? c->peer : NULL;
+}
+
+/* What is true of each moment. */
+static void check_state(struct netsim *sim, struct netsim_conn *c)
+{
+	const struct dmm_net_info *info = &c->info;
+	const struct dmm_net_config *config = &sim->side[c->side].config;
+
+	c->most_held = DMM_MAX(c->most_held, info->unread + info->held);
+	/* a little more: windows are rounded up to what their scale can tell (RFC 7323 2.4) */
+	if (info->unread + info->held > config->receive_buffer + config->receive_buffer / 8)
+		netsim_violation(sim, "more is held than the buffer is large");
+	if (dmm_net_unsent(c->conn) > config->send_buffer)
+		netsim_violation(sim, "more waits to be sent than the buffer is large");
+	if ((int32_t)(info->snd_nxt - info->snd_una) < 0)
+		netsim_violation(sim, "snd_nxt is before snd_una");
+	if (c->watched && (int32_t)(info->snd_nxt - info->snd_edge) > 2) /* a probe and a FIN */
+		netsim_violation(sim, "more is sent than the window allows");
+	if (c->watched && (info->rto < MIN_RTO || info->rto > MAX_RTO || info->cwnd < info->mss ||
+			   info->ssthresh < info->mss))
+		netsim_violation(sim, "a timeout or a window beyond its bounds");
+	if (!info->sound)
+		netsim_violation(sim, "what is on its way is not what was counted");
+}
+
+/* What only grows; and what was sent in this step, though no probe, had room in the window of
+ * congestion. */
+static void check_change(struct netsim *sim, const struct dmm_net_info *was,
+			 const struct dmm_net_info *is, bool probed)
+{
+	if ((int32_t)(is->snd_una - was->snd_una) < 0 || (int32_t)(is->snd_nxt - was->snd_nxt) < 0)
+		netsim_violation(sim, "a number of the sender goes back");
+	if ((int32_t)(is->rcv_nxt - was->rcv_nxt) < 0)
+		netsim_violation(sim, "what was received is taken back");
+	if ((int32_t)(is->rcv_edge - was->rcv_edge) < 0)
+		netsim_violation(sim, "the window was taken back");
+	if (is->snd_nxt != was->snd_nxt && !probed && is->in_flight > is->cwnd + is->mss)
+		netsim_violation(sim, "more is on its way than congestion allows");
+}
+
+/* What is true of both ends together. */
+static void check_pair(struct netsim *sim, const struct netsim_conn *c, const struct netsim_conn *o)
+{
+	if (!c->watched || !o->watched)
+		return;
+	if ((int32_t)(o->info.rcv_nxt - c->info.snd_nxt) > 0)
+		netsim_violation(sim, "more was received than sent");
+	if ((int32_t)(c->info.snd_una - o->info.rcv_nxt) > 0)
+		netsim_violation(sim, "more is acknowledged than was received");
+	if ((int32_t)(c->info.snd_edge - o->info.rcv_edge) > 0)
+		netsim_violation(sim, "the sender believes in a larger window than there is");
+}
+
+static void check_conn(struct netsim *sim, struct netsim_conn *c, bool probed)
+{
+	const struct dmm_net_info was = c->info;
+	struct netsim_conn *o;
+
+	dmm_net_get_info(c->conn, &c->info);
+	if (c->watched)
+		check_change(sim, &was, &c->info, probed);
+	c->watched = c->connected && strcmp(c->info.state, "CLOSED") != 0;
+	check_state(sim, c);
+	o = c->watched ? peer_of(sim, c) : NULL;
+	if (!o)
+		return;
+	check_pair(sim, c, o);
+	check_pair(sim, o, c);
+}
+
+/* An engine that nothing was done to is as it was when it was looked at last. */
+static void check(struct netsim *sim)
+{
+	struct dmm_net_stats stats;
+	bool probed[2] = { false };
+	unsigned int i;
+
+	for (i = 0; i < 2; i++) {
+		if (!sim->side[i].touched)
+			continue;
+		dmm_net_get_stats(sim->side[i].net, &stats);
+		stats.tlp += stats.rto + stats.zero_window_probes;
+		probed[i] = stats.tlp != sim->side[i].probes;
+		sim->side[i].probes = stats.tlp;
+	}
+	for (i = 0; i < sim->n_conns; i++) {
+		struct netsim_conn *c = sim->conns[i];
+
+		if (c->conn && sim->side[c->side].touched)
+			check_conn(sim, c, probed[c->side]);
+	}
+	sim->side[0].touched = sim->side[1].touched = false;
 }
 
 /* --- time --- */
+
+static void drain(struct netsim *sim, unsigned int i)
+{
+	struct packet *p;
+	uint32_t n;
+
+	for (n = 0; n < MAX_DRAINED; n++) {
+		p = netsim_packet(sim);
+		p->len = dmm_net_output(sim->side[i].net, p->data, sizeof(p->data), sim->now);
+		if (!p->len) {
+			netsim_packet_free(sim, p);
+			return;
+		}
+		sim->side[i].touched = true;
+		netsim_transmit(sim, i, p);
+	}
+	netsim_violation(sim, "it sends for ever");
+}
 
 static void settle(struct netsim *sim)
 {
@@ -540,7 +374,8 @@ static void settle(struct netsim *sim)
 	for (i = 0; i < sim->n_conns; i++)
 		use(sim->conns[i]);
 	events(sim);
-	drain(sim);
+	for (i = 0; i < 2; i++)
+		drain(sim, i);
 	check(sim);
 }
 
@@ -557,6 +392,54 @@ static uint64_t next_wake(const struct netsim *sim)
 	return at;
 }
 
+/* Behind @p comes a segment of someone who has guessed the window but not the number (RFC 5961): it
+ * changes nothing. */
+static bool is_whole_tcp(const struct packet *p)
+{
+	const uint8_t *d = p->data;
+
+	return d[0] >> 4 == 6 ? d[6] == 6 : d[0] == 0x45 && d[9] == 6 && !(d[6] & 0x3f) && !d[7];
+}
+
+static void forge(struct netsim *sim, unsigned int to, struct packet *p)
+{
+	struct dmm_endpoint local = netsim_endpoint(sim, to, 0),
+			    remote = netsim_endpoint(sim, !to, 0);
+	const uint8_t *tcp = p->data + netsim_ip_header(p);
+	const bool syn = netsim_random(sim) % 2;
+	struct netsim_conn *c;
+	struct dmm_net_info info;
+
+	memcpy(&remote.port, tcp, 2);
+	memcpy(&local.port, tcp + 2, 2);
+	c = conn_of(sim, to, &local, &remote);
+	if (!c || !c->connected)
+		return;
+	dmm_net_get_info(c->conn, &info);
+	if (info.rcv_edge - info.rcv_nxt < 2 || strcmp(info.state, "CLOSED") == 0 ||
+	    strcmp(info.state, "TIME_WAIT") == 0) /* a SYN may end that */
+		return;
+	netsim_make_bare(
+		p, syn ? 0x02 : 0x04,
+		info.rcv_nxt + 1 +
+			(uint32_t)(netsim_random(sim) % (info.rcv_edge - info.rcv_nxt - 1)));
+	sim->seen.forged_syns += syn;
+	sim->seen.forged_resets += !syn;
+	dmm_net_input(sim->side[to].net, p->data, p->len, sim->now);
+}
+
+static void arrive(struct netsim *sim)
+{
+	const struct flying f = netsim_land(sim);
+	struct packet *p = f.packet;
+
+	sim->side[f.to].touched = true;
+	dmm_net_input(sim->side[f.to].net, p->data, p->len, sim->now);
+	if (netsim_chance(sim, sim->params.link[!f.to].forge) && is_whole_tcp(p))
+		forge(sim, f.to, p);
+	netsim_packet_free(sim, p);
+}
+
 bool netsim_step(struct netsim *sim)
 {
 	uint64_t at;
@@ -567,15 +450,18 @@ bool netsim_step(struct netsim *sim)
 	if (at == NEVER)
 		return false;
 	sim->now = DMM_MAX(sim->now, at);
-	while (sim->n_flying && sim->heap[0].at <= sim->now) {
-		struct flying f = land(sim);
+	while (sim->n_flying && sim->heap[0].at <= sim->now)
+		arrive(sim);
+	for (i = 0; i < 2; i++) {
+		struct dmm_net *net = sim->side[i].net;
 
-		dmm_net_input(sim->side[f.to].net, f.data, f.len, sim->now);
-		free(f.data);
+		if (dmm_net_deadline(net) > sim->now)
+			continue;
+		sim->side[i].touched = true;
+		dmm_net_tick(net, sim->now);
+		if (dmm_net_deadline(net) <= sim->now)
+			netsim_violation(sim, "a timer that is due does not run");
 	}
-	for (i = 0; i < 2; i++)
-		if (dmm_net_deadline(sim->side[i].net) <= sim->now)
-			dmm_net_tick(sim->side[i].net, sim->now);
 	return true;
 }
 
@@ -608,49 +494,98 @@ static void set_default(uint32_t *value, uint32_t to)
 		*value = to;
 }
 
+/* Worlds come one after the other: the memory of the last ones serves again. It is dirty, as an
+ * engine's may be. */
+static struct netsim *last_sim;
+static struct memory {
+	void *at;
+	size_t len;
+} last_memory[2];
+
+static void *get_memory(size_t len, size_t *ret_len)
+{
+	struct memory *m = last_memory[0].at ? &last_memory[0] : &last_memory[1];
+	void *at = m->at;
+
+	*ret_len = m->len;
+	m->at = NULL;
+	if (at && *ret_len >= len)
+		return at;
+	if (at)
+		munmap(at, *ret_len);
+	*ret_len = len;
+	at = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (at == MAP_FAILED)
+		abort();
+	return at;
+}
+
+static void put_memory(void *at, size_t len)
+{
+	struct memory *m = last_memory[0].at ? &last_memory[1] : &last_memory[0];
+
+	if (m->at)
+		munmap(at, len);
+	else
+		*m = (struct memory){ at, len };
+}
+
 static void open_side(struct netsim *sim, unsigned int i)
 {
-	struct dmm_net_config config = sim->params.config[i];
-	struct dmm_endpoint ep = netsim_endpoint(sim, i, 0);
+	const struct dmm_endpoint ep = netsim_endpoint(sim, i, 0);
 	struct side *s = &sim->side[i];
+	struct dmm_net_config *config = &s->config;
 	unsigned int j;
 
-	set_default(&config.mtu, 1500);
-	set_default(&config.max_conns, 64);
-	set_default(&config.max_time_wait, 64);
-	set_default(&config.send_buffer, 256 << 10);
-	set_default(&config.receive_buffer, 256 << 10);
-	if (!config.buffer_memory)
-		config.buffer_memory = 8 << 20;
-	config.max_addrs = 4;
-	config.n_addrs = 1;
-	config.addrs = (const uint8_t(*)[16]) & ep.addr;
-	for (j = 0; j < sizeof(config.secret); j++)
-		config.secret[j] = (uint8_t)netsim_random(sim);
-	s->mtu = config.mtu;
-	s->memory_len = dmm_net_memory(&config);
-	s->memory = mmap(NULL, s->memory_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-			 -1, 0);
-	if (s->memory == MAP_FAILED)
+	*config = sim->params.config[i];
+	set_default(&config->mtu, 1500);
+	set_default(&config->max_conns, 64);
+	set_default(&config->max_time_wait, 64);
+	set_default(&config->send_buffer, 256 << 10);
+	set_default(&config->receive_buffer, 256 << 10);
+	if (!config->buffer_memory)
+		config->buffer_memory = 8 << 20;
+	config->max_addrs = 4;
+	config->n_addrs = 1;
+	config->addrs = (const uint8_t(*)[16]) & ep.addr;
+	for (j = 0; j < sizeof(config->secret); j++)
+		config->secret[j] = (uint8_t)netsim_random(sim);
+	s->memory = get_memory(dmm_net_memory(config), &s->memory_len);
+	if (dmm_net_create(config, s->memory, sim->now, &s->net) < 0)
 		abort();
-	if (dmm_net_create(&config, s->memory, sim->now, &s->net) < 0)
-		abort();
+	config->addrs = NULL; /* they were ours */
 }
 
 struct netsim *netsim_new(const struct netsim_params *params)
 {
-	struct netsim *sim = calloc(1, sizeof(*sim));
+	struct netsim *sim = last_sim ? last_sim : calloc(1, sizeof(*sim));
+	struct packet *packets;
 	unsigned int i;
 
 	if (!sim)
 		abort();
+	last_sim = NULL;
+	packets = sim->free;
+	memset(sim, 0, offsetof(struct netsim, heap));
+	sim->free = packets;
 	sim->params = *params;
 	sim->traces = getenv("TRACE") != NULL;
 	sim->random = params->seed * 0x9e3779b97f4a7c15 + 0x123456789;
-	sim->now = netsim_random(sim) % (1000000 * NETSIM_SEC);
+	sim->begin = sim->now = netsim_random(sim) % (1000000 * NETSIM_SEC);
 	for (i = 0; i < 2; i++)
 		open_side(sim, i);
 	return sim;
+}
+
+static void free_sim(struct netsim *sim)
+{
+	struct packet *p;
+
+	while ((p = sim->free)) {
+		sim->free = p->next;
+		free(p);
+	}
+	free(sim);
 }
 
 static void check_pools(struct netsim *sim, unsigned int i)
@@ -679,14 +614,17 @@ unsigned int netsim_end(struct netsim *sim)
 	for (i = 0; i < 2; i++) {
 		netsim_unlisten(sim, i);
 		check_pools(sim, i);
-		munmap(sim->side[i].memory, sim->side[i].memory_len);
+		put_memory(sim->side[i].memory, sim->side[i].memory_len);
 		while (sim->side[i].n_accepted)
 			free(sim->side[i].accepted[--sim->side[i].n_accepted]);
 	}
 	while (sim->n_flying)
-		free(sim->heap[--sim->n_flying].data);
+		netsim_packet_free(sim, sim->heap[--sim->n_flying].packet);
 	violations = sim->violations;
-	free(sim);
+	if (last_sim)
+		free_sim(sim);
+	else
+		last_sim = sim;
 	return violations;
 }
 
@@ -703,6 +641,11 @@ struct netsim_link *netsim_link(struct netsim *sim, unsigned int from)
 uint64_t netsim_now(const struct netsim *sim)
 {
 	return sim->now;
+}
+
+const struct netsim_seen *netsim_seen(const struct netsim *sim)
+{
+	return &sim->seen;
 }
 
 void netsim_set_tap(struct netsim *sim, netsim_tap tap, void *arg)
@@ -769,14 +712,17 @@ unsigned int netsim_n_accepted(const struct netsim *sim, unsigned int side)
 	return sim->side[side].n_accepted;
 }
 
-void netsim_abort_all(struct netsim *sim)
+void netsim_abort(struct netsim *sim, unsigned int side)
 {
 	unsigned int i;
 
 	for (i = 0; i < sim->n_conns; i++) {
-		if (sim->conns[i]->conn)
-			dmm_net_abort(sim->conns[i]->conn);
-		sim->conns[i]->conn = NULL;
+		struct netsim_conn *c = sim->conns[i];
+
+		if (c->conn && c->side == side)
+			dmm_net_abort(c->conn);
+		if (c->side == side)
+			c->conn = NULL;
 	}
 }
 
@@ -792,6 +738,7 @@ bool netsim_all_closed(const struct netsim *sim)
 
 void netsim_inject(struct netsim *sim, unsigned int to, const void *packet, uint32_t len)
 {
+	sim->side[to].touched = true;
 	dmm_net_input(sim->side[to].net, packet, len, sim->now);
 	settle(sim);
 }

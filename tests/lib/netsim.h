@@ -12,20 +12,30 @@
 #define NETSIM_MS  1000000ull
 #define NETSIM_SEC (1000 * NETSIM_MS)
 
-/* One direction of the link. Chances are per mille. */
+/* One direction of the link. Chances are per mille; times are ns from the beginning. */
 struct netsim_link {
 	uint64_t delay, jitter; /* ns */
 	uint64_t rate;		/* bytes per second, 0: no limit */
 	uint32_t queue;		/* of 1500 bytes that wait at most for that, 0: no limit */
 	uint32_t loss, dup, corrupt, reorder;
 	uint32_t recut;	     /* a segment goes on as two */
+	uint32_t fragment;   /* a packet goes on as fragments */
+	uint32_t forge;	     /* behind it comes what an attacker sent who does not see it */
 	uint64_t reorder_by; /* so much later they come */
 	uint64_t
 		stall_every; /* 0: never; for stall_for, nothing gets through: what is sent waits */
 	uint64_t stall_for;
 	uint64_t dead_from, dead_until; /* all is lost */
 	uint32_t mtu; /* larger packets vanish; with @says_so, an ICMP comes back */
+	uint64_t mtu_from;
 	bool says_so;
+};
+
+/* What the links did, and what was seen on them. */
+struct netsim_seen {
+	uint64_t packets, lost, queue_full, dead, stalled, reordered, duplicated, corrupted, recut;
+	uint64_t fragmented, forged_resets, forged_syns, too_big, told_too_big;
+	uint64_t zero_windows, resets;
 };
 
 struct netsim_params {
@@ -51,12 +61,16 @@ struct netsim_conn {
 	bool keep_open;	     /* does not close by itself */
 	bool patient;	     /* waits an hour for an ACK */
 	bool may_fail;	     /* an error is no violation */
+	uint32_t keep_alive; /* s */
 	uint64_t slow_until; /* reads nothing before that */
 	uint32_t chunk;	     /* bytes at most per call, 0: any */
 	int err;
 	uint32_t events; /* all seen */
 	uint32_t most_held;
-	uint32_t edge; /* the farthest window edge that it told */
+	/* for what must hold from one step to the next */
+	struct netsim_conn *peer;
+	struct dmm_net_info info;
+	bool watched; /* @info is of one that is open */
 };
 
 /* What each packet that leaves is shown to, if set; false drops it. */
@@ -69,7 +83,9 @@ unsigned int netsim_end(struct netsim *sim);
 struct dmm_net *netsim_engine(struct netsim *sim, unsigned int side);
 struct netsim_link *netsim_link(struct netsim *sim, unsigned int from);
 uint64_t netsim_now(const struct netsim *sim);
-uint64_t netsim_random(struct netsim *sim);
+const struct netsim_seen *netsim_seen(const struct netsim *sim);
+/* The next of the numbers that begin with *@state, which is not 0. */
+uint64_t netsim_roll(uint64_t *state);
 void netsim_set_tap(struct netsim *sim, netsim_tap tap, void *arg);
 void netsim_violation(struct netsim *sim, const char *what);
 
@@ -83,8 +99,8 @@ int netsim_connect(struct netsim *sim, unsigned int side, uint16_t local_port, u
 /* The last connection that @side accepted. */
 struct netsim_conn *netsim_accepted(struct netsim *sim, unsigned int side);
 unsigned int netsim_n_accepted(const struct netsim *sim, unsigned int side);
-/* All connections end at once, on both sides. */
-void netsim_abort_all(struct netsim *sim);
+/* All connections of @side end at once. */
+void netsim_abort(struct netsim *sim, unsigned int side);
 /* That every connection so far is. */
 bool netsim_all_closed(const struct netsim *sim);
 /* Puts a packet in front of an engine, at once. */

@@ -16,8 +16,8 @@ if len(patches) < 20:
     sys.exit("tests/planted/native-*.patch: only %d" % len(patches))
 if not os.environ.get("LONG"):
     patches = patches[::4]
-os.environ.update(SEEDS="1200", STOP="1")
+os.environ.update(SEEDS="2000", STOP="1", JOBS="1")
 os.environ["LIBS"] = "cmocka"
 os.environ["CFLAGS"] = "-O1 -w"
-sys.exit(planted.main(["tests/sim/test_sim_seeds.c", "--", "tests/lib/netsim.c", "userspace/net",
-                       "--", *patches]))
+sys.exit(planted.main(["tests/sim/test_sim_seeds.c", "--", "tests/lib/netsim.c",
+                       "tests/lib/netsim_link.c", "userspace/net", "--", *patches]))
