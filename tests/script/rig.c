@@ -9,6 +9,7 @@
 #define OUR_PORT   80
 #define FIRST_PORT 1000
 #define START	   1000000000000ull
+#define WAITS	   300000000000ull
 
 static struct dmm_endpoint endpoint(bool v6, uint8_t last, unsigned int port)
 {
@@ -43,7 +44,7 @@ void rig_init(struct rig *r)
 					     .max_time_wait = 8,
 					     .send_buffer = 1 << 20,
 					     .receive_buffer = 65535,
-					     .buffer_memory = 8 << 20,
+					     .buffer_memory = 2 << 20,
 					     .secret = "not so secret" };
 	for (i = 0; i < RIG_PEERS; i++) {
 		r->peers[i].isn = 1000000 + i;
@@ -123,6 +124,20 @@ static void learn(struct rig *r, const uint8_t *packet, uint32_t len)
 	}
 }
 
+static void check_sound(struct rig *r)
+{
+	struct dmm_net_info info;
+	unsigned int i;
+
+	for (i = 0; i < RIG_PEERS; i++) {
+		if (!r->peers[i].conn)
+			continue;
+		dmm_net_get_info(r->peers[i].conn, &info);
+		if (!info.sound)
+			r->wrong = "a connection's counts are not those of its lists";
+	}
+}
+
 void rig_settle(struct rig *r)
 {
 	struct dmm_net_event ev;
@@ -144,8 +159,7 @@ void rig_settle(struct rig *r)
 		else
 			r->n_out++;
 	}
-	while (dmm_net_event(r->net, &ev)) /* sending a FIN may end something */
-		take_event(r, &ev);
+	check_sound(r);
 }
 
 void rig_run(struct rig *r, uint64_t until)
@@ -175,6 +189,28 @@ void rig_drop_first(struct rig *r)
 {
 	r->out_head = (r->out_head + 1) % RIG_OUT;
 	r->n_out--;
+}
+
+bool rig_end(struct rig *r)
+{
+	const uint64_t until = r->now + WAITS;
+	struct dmm_net_stats stats;
+	unsigned int i;
+
+	for (i = 0; i < RIG_PEERS; i++) {
+		if (r->peers[i].conn)
+			dmm_net_abort(r->peers[i].conn);
+		r->peers[i].conn = NULL;
+	}
+	if (r->listener)
+		dmm_net_abort(r->listener);
+	while (r->now < until && !r->wrong) { /* TIME-WAIT */
+		rig_run(r, until);
+		while (r->n_out)
+			rig_drop_first(r);
+	}
+	dmm_net_get_stats(r->net, &stats);
+	return !stats.conns && !stats.half_open && !stats.time_wait && !stats.memory;
 }
 
 const char *rig_state(const struct rig *r)

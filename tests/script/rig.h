@@ -65,3 +65,5 @@ void rig_put(struct rig *r, const void *packet, size_t len);
 const struct rig_packet *rig_first(const struct rig *r);
 void rig_drop_first(struct rig *r);
 const char *rig_state(const struct rig *r);
+/* All connections end; false: something was not given back. */
+bool rig_end(struct rig *r);

@@ -425,7 +425,9 @@ bool script_end(struct script *s)
 	if (!s->rig.net)
 		return wrong(s, "an empty script");
 	rig_settle(&s->rig);
-	return nothing_left(s) && no_end_left(s);
+	if (!nothing_left(s) || !no_end_left(s))
+		return false;
+	return rig_end(&s->rig) || wrong(s, "not all memory was given back at the end");
 }
 
 struct script *script_new(const char *file)
