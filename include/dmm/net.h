@@ -147,6 +147,9 @@ int dmm_net_listen(struct dmm_net *net, const struct dmm_endpoint *local, int ba
 
 ssize_t dmm_net_send(struct dmm_net_conn *conn, const void *buf, size_t len);
 size_t dmm_net_send_space(struct dmm_net_conn *conn);
+unsigned int dmm_net_send_reserve(struct dmm_net_conn *conn, size_t len, struct iovec *iov,
+				  unsigned int n);
+void dmm_net_send_done(struct dmm_net_conn *conn, size_t len);
 unsigned int dmm_net_recv_peek(struct dmm_net_conn *conn, struct iovec *iov, unsigned int n);
 void dmm_net_recv_done(struct dmm_net_conn *conn, size_t len);
 size_t dmm_net_unsent(const struct dmm_net_conn *conn);

@@ -23,7 +23,7 @@
 #include <dmm/pktio.h>
 
 /* Raised when a struct or a meaning changes; the host refuses any other by name. */
-#define DMM_STACK_ABI	 2
+#define DMM_STACK_ABI	 3
 #define DMM_STACK_SYMBOL "dmm_stack_plugin"
 
 struct dmm_stack; /* the plug-in's own */
@@ -149,6 +149,13 @@ struct dmm_stack_ops {
 	 * follows), negative errno when the connection cannot send any more. */
 	ssize_t (*send)(struct dmm_conn *conn, const void *buf, size_t len);
 	size_t (*send_space)(struct dmm_conn *conn);
+	/* Optional, both or none: sending without a copy. Free space in place, at most @len bytes of
+	 * it: fills up to @n iovecs, returns how many; 0 as with send(). They stay valid until the
+	 * next call into this connection, which is send_done(): the first @len bytes, written by
+	 * the host, are taken. */
+	unsigned int (*send_reserve)(struct dmm_conn *conn, size_t len, struct iovec *iov,
+				     unsigned int n);
+	void (*send_done)(struct dmm_conn *conn, size_t len);
 	/* Received bytes in place: fills up to @n iovecs, returns how many. They stay valid until
 	 * the next call into this connection other than recv_peek(). */
 	unsigned int (*recv_peek)(struct dmm_conn *conn, struct iovec *iov, unsigned int n);

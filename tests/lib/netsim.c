@@ -72,9 +72,28 @@ static bool is_pattern(unsigned int side, uint64_t at, const uint8_t *p, uint64_
 	return true;
 }
 
+/* Also asks for more than it writes. */
+static ssize_t send_in_place(struct dmm_net_conn *conn, const uint8_t *from, uint64_t len)
+{
+	struct iovec iov[32];
+	unsigned int n = dmm_net_send_reserve(conn, len + 5000, iov, DMM_ARRAY_SIZE(iov)), i;
+	uint64_t put = 0;
+
+	for (i = 0; i < n && put < len; i++) {
+		const uint64_t part = DMM_MIN(iov[i].iov_len, len - put);
+
+		memcpy(iov[i].iov_base, from + put, part);
+		put += part;
+	}
+	if (n)
+		dmm_net_send_done(conn, put);
+	return (ssize_t)put;
+}
+
 static void send_some(struct netsim_conn *c)
 {
 	const uint8_t *from;
+	bool in_place;
 	uint64_t want;
 	ssize_t n;
 
@@ -82,14 +101,16 @@ static void send_some(struct netsim_conn *c)
 		want = DMM_MIN(c->to_send - c->sent, c->chunk ? c->chunk : 65536u);
 		from = pattern(c->side, c->sent, &want);
 		c->sim->side[c->side].touched = true;
-		n = dmm_net_send(c->conn, from, want);
+		in_place = c->sent / 512 % 2;
+		n = in_place ? send_in_place(c->conn, from, want)
+			     : dmm_net_send(c->conn, from, want);
 		if (n < 0) { /* it may have been reset, and its events tell one after the other */
 			if (!c->may_fail)
 				netsim_violation(c->sim, "send() fails on an open connection");
 			return;
 		}
 		c->sent += (uint64_t)n;
-		c->blocked = (uint64_t)n < want;
+		c->blocked = in_place ? n == 0 : (uint64_t)n < want;
 	}
 }
 

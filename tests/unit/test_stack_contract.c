@@ -330,11 +330,63 @@ static void a_slow_reader_stops_the_sender(void **state)
 	closed(c);
 }
 
+/* Room to write to in place: as much as there is, and only what is said to be there is sent. */
+static void reserved_room_is_sent(void **state)
+{
+	struct stackhost_conn *c = connected(*state, "fd09::2");
+	const struct dmm_stack_ops *ops = stackhost_ops(c->host);
+	static const size_t asks[] = { 1, 10000, 4096, 20000, 5 };
+	static uint8_t buf[40000];
+	struct iovec iov[8];
+	size_t got = 0;
+
+	assert_int_equal(!ops->send_reserve, !ops->send_done);
+	if (!ops->send_reserve) { /* it need not */
+		closed(c);
+		return;
+	}
+	for (unsigned int i = 0; i < DMM_ARRAY_SIZE(asks); i++) {
+		const size_t space = ops->send_space(c->conn);
+		const unsigned int n =
+			ops->send_reserve(c->conn, asks[i], iov, DMM_ARRAY_SIZE(iov));
+		size_t put = 0, room = 0;
+
+		assert_in_range(n, 1, DMM_ARRAY_SIZE(iov));
+		for (unsigned int k = 0; k < n; k++) {
+			const size_t part = i % 2 ? iov[k].iov_len / 2 : iov[k].iov_len;
+
+			room += iov[k].iov_len;
+			if (put == room - iov[k].iov_len) { /* no hole */
+				fill(iov[k].iov_base, part, c->sent + put);
+				put += part;
+			}
+		}
+		assert_true(room <= asks[i] && room <= space);
+		ops->send_done(c->conn, put);
+		c->sent += put;
+		assert_int_equal(ops->send_space(c->conn), space - put);
+		if (i == 2) { /* nothing after all */
+			assert_true(ops->send_reserve(c->conn, 3000, iov, 8) > 0);
+			ops->send_done(c->conn, 0);
+		}
+	}
+	while (got < c->sent) {
+		const size_t n = stackhost_recv(c, buf, sizeof(buf));
+
+		check(buf, n, got);
+		got += n;
+		if (!n)
+			stackhost_turn(c->host, 20);
+		assert_false(c->seen & DMM_EV_ERROR);
+	}
+	closed(c);
+}
+
 static void half_close_delivers_everything(void **state)
 {
 	struct stackhost_conn *c = connected(*state, "fd09::2");
 	const struct dmm_stack_ops *ops = stackhost_ops(c->host);
-	static uint8_t buf[100000];
+	static uint8_t buf[60000];
 	size_t n, got = 0;
 
 	fill(buf, sizeof(buf), 0);
@@ -548,6 +600,7 @@ int main(void)
 		CONTRACT(returns_every_byte),
 		CONTRACT(peeked_bytes_stay),
 		CONTRACT(a_slow_reader_stops_the_sender),
+		CONTRACT(reserved_room_is_sent),
 		CONTRACT(half_close_delivers_everything),
 		CONTRACT(bytes_outlive_the_wire),
 		CONTRACT(close_throws_away_what_was_not_read),

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Carrying bytes between an application's socket and its wire connection.
  *
- * Nothing is buffered here. What the stack does not take stays in the application's socket (it is
- * peeked, and consumed only once taken); what the application's socket does not take stays in the
+ * Nothing is buffered here. What the stack has no room for stays in the application's socket (where the
+ * stack lends no room to read into, it is peeked, and consumed only once taken); what the application's socket does not take stays in the
  * stack, whose receive window closes. Edge-triggered: can_read and can_write remember what epoll
  * said, so that a direction that is stopped by the other side costs nothing.
- * #syscalls recvfrom sendmsg shutdown setsockopt getsockopt epoll_ctl close */
+ * #syscalls recvfrom recvmsg sendmsg shutdown setsockopt getsockopt epoll_ctl close */
 #include "instance/relay_internal.h"
 
 #include <errno.h>
@@ -16,7 +16,9 @@
 #include "base/util.h"
 #include "instance/watch.h"
 
-#define IOVECS 64
+#define IOVECS	   64
+#define READ_LEAST (4u << 10) /* a request */
+#define READ_MOST  (64u << 10)
 
 /* RST from the application, or its kernel: the wire gets one too. */
 static void reset_wire(struct relay *relay, struct flow *flow)
@@ -64,40 +66,73 @@ static void pass_on_app_eof(struct relay *relay, struct flow *flow)
 	flow->wire_shut = true;
 }
 
+/* Both return how many of @ret_asked bytes went to the stack; 0: the application's FIN, -EAGAIN: it has
+ * said nothing, -ENOBUFS: the stack has no room, EV_WRITABLE will come; another errno: it is over. */
+
+static ssize_t copy_to_wire(struct relay *relay, struct flow *flow, size_t *ret_asked)
+{
+	const struct dmm_stack_ops *ops = relay->args.ops;
+	ssize_t n = peek_app(relay, flow, ops->send_space(flow->conn), ret_asked), taken;
+
+	if (n <= 0)
+		return n;
+	taken = ops->send(flow->conn, relay->scratch, n);
+	if (taken < 0)
+		return taken;
+	consume_app(flow, taken);
+	return taken < n ? -ENOBUFS : n;
+}
+
+static ssize_t read_to_wire(struct relay *relay, struct flow *flow, size_t len, size_t *ret_asked)
+{
+	const struct dmm_stack_ops *ops = relay->args.ops;
+	struct iovec iov[IOVECS];
+	struct msghdr msg = { .msg_iov = iov };
+	ssize_t n;
+
+	msg.msg_iovlen = ops->send_reserve(flow->conn, len, iov, IOVECS);
+	if (msg.msg_iovlen == 0)
+		return -ENOBUFS;
+	*ret_asked = 0;
+	for (size_t i = 0; i < msg.msg_iovlen; i++)
+		*ret_asked += iov[i].iov_len;
+	do
+		n = recvmsg(flow->app_fd, &msg, MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+	n = n < 0 ? -errno : n;
+	ops->send_done(flow->conn, DMM_MAX(n, 0));
+	return n;
+}
+
 /* Moves what can be moved; the flow may be free afterwards. */
 static void pump_to_wire(struct relay *relay, struct flow *flow)
 {
-	const struct dmm_stack_ops *ops = relay->args.ops;
+	size_t len = READ_LEAST, asked;
+	ssize_t n;
 
 	while (flow->state == FLOW_OPEN && flow->conn && flow->can_read && !flow->app_eof) {
-		size_t asked;
-		ssize_t n = peek_app(relay, flow, ops->send_space(flow->conn), &asked), taken;
-
+		n = relay->args.ops->send_reserve ? read_to_wire(relay, flow, len, &asked)
+						  : copy_to_wire(relay, flow, &asked);
+		if (n == -ENOBUFS)
+			return;
 		if (n == -EAGAIN) {
 			flow->can_read = false;
 			return;
 		}
 		if (n < 0) {
-			reset_wire(relay, flow);
+			if (flow->conn) /* else EV_ERROR has been noted and says why */
+				reset_wire(relay, flow);
 			return;
 		}
 		if (n == 0) {
 			pass_on_app_eof(relay, flow);
 			return;
 		}
-		taken = ops->send(flow->conn, relay->scratch, n);
-		if (taken < 0) {
-			if (flow->conn) /* else EV_ERROR has been noted and says why */
-				reset_wire(relay, flow);
-			return;
-		}
-		consume_app(flow, taken);
-		if (taken < n)
-			return; /* EV_WRITABLE will come */
 		if ((size_t)n < asked && !flow->greedy) {
 			flow->can_read = false; /* drained; more is a new edge */
 			return;
 		}
+		len = READ_MOST; /* there may be much */
 	}
 }
 

@@ -57,14 +57,34 @@ static uint32_t queued(const struct dmm_net_conn *c)
 	return seq_gt(c->tx_end, c->snd_una) ? c->tx_end - c->snd_una : 0;
 }
 
+static bool may_send(const struct dmm_net_conn *c)
+{
+	return (c->state == NET_ESTABLISHED || c->state == NET_CLOSE_WAIT) && !c->shut;
+}
+
 size_t dmm_net_send_space(struct dmm_net_conn *c)
 {
 	const uint64_t left = (uint64_t)net_pool_left(&c->net->chunks) * NET_CHUNK / 4;
 	const uint32_t n = queued(c), most = net_send_buffer(c);
 
-	if ((c->state != NET_ESTABLISHED && c->state != NET_CLOSE_WAIT) || c->shut)
+	if (!may_send(c))
 		return 0;
 	return n < most ? DMM_MIN(left, most - n) : 0;
+}
+
+/* Where nothing is on its way, no ACK will tell of space: others hold all memory. */
+static void wait_for_space(struct dmm_net_conn *c)
+{
+	c->want_write = true;
+	if (!queued(c))
+		net_due_set(c, NET_DUE_SPACE, c->net->now + 20 * NET_MS);
+}
+
+static void add_to_send(struct dmm_net_conn *c, size_t len)
+{
+	c->tx_end += (uint32_t)len;
+	if (len)
+		net_want_output(c);
 }
 
 ssize_t dmm_net_send(struct dmm_net_conn *c, const void *buf, size_t len)
@@ -80,13 +100,39 @@ ssize_t dmm_net_send(struct dmm_net_conn *c, const void *buf, size_t len)
 		c->net->stats.no_memory++;
 		n = 0;
 	}
-	c->want_write = n < len;
-	c->tx_end += (uint32_t)n;
-	if (c->want_write && !queued(c)) /* others hold all memory: no ACK will tell of space */
-		net_due_set(c, NET_DUE_SPACE, c->net->now + 20 * NET_MS);
-	if (n)
-		net_want_output(c);
+	add_to_send(c, n);
+	c->want_write = false;
+	if (n < len)
+		wait_for_space(c);
 	return (ssize_t)n;
+}
+
+unsigned int dmm_net_send_reserve(struct dmm_net_conn *c, size_t len, struct iovec *iov,
+				  unsigned int n)
+{
+	uint32_t at = c->tx_end, left = (uint32_t)DMM_MIN(len, dmm_net_send_space(c));
+	unsigned int i;
+
+	for (i = 0; i < n && left; i++) {
+		uint8_t *data;
+		const uint32_t room = net_stream_room(&c->tx, &c->net->chunks, at, left, &data);
+
+		if (!room)
+			break;
+		iov[i] = (struct iovec){ data, room };
+		at += room;
+		left -= room;
+	}
+	c->want_write = false;
+	if (i == 0 && may_send(c))
+		wait_for_space(c);
+	return i;
+}
+
+void dmm_net_send_done(struct dmm_net_conn *c, size_t len)
+{
+	add_to_send(c, len);
+	net_stream_cut(&c->tx, &c->net->chunks, c->tx_end);
 }
 
 static uint32_t unread(const struct dmm_net_conn *c)

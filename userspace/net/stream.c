@@ -73,18 +73,29 @@ static struct net_chunk *make(struct net_stream *stream, struct net_pool *pool, 
 	return chunk;
 }
 
+uint32_t net_stream_room(struct net_stream *stream, struct net_pool *pool, uint32_t at,
+			 uint32_t len, uint8_t **ret)
+{
+	struct net_chunk *chunk = make(stream, pool, BASE(at));
+
+	if (!chunk)
+		return 0;
+	*ret = chunk->data + at % NET_CHUNK;
+	return piece(at, len);
+}
+
 bool net_stream_put(struct net_stream *stream, struct net_pool *pool, uint32_t at, const void *data,
 		    uint32_t len)
 {
 	const uint8_t *p = data;
+	uint8_t *to;
 
 	while (len) {
-		struct net_chunk *chunk = make(stream, pool, BASE(at));
-		const uint32_t n = piece(at, len);
+		const uint32_t n = net_stream_room(stream, pool, at, len, &to);
 
-		if (!chunk)
+		if (!n)
 			return false;
-		memcpy(chunk->data + at % NET_CHUNK, p, n);
+		memcpy(to, p, n);
 		p += n;
 		at += n;
 		len -= n;
@@ -128,20 +139,17 @@ void net_stream_drop(struct net_stream *stream, struct net_pool *pool, uint32_t 
 
 void net_stream_cut(struct net_stream *stream, struct net_pool *pool, uint32_t at)
 {
-	struct net_chunk **link = &stream->head, *last = NULL;
+	struct net_chunk *last = find(stream, BASE(at - 1));
+	struct net_chunk **link = last ? &last->next : &stream->head;
 
-	while (*link && seq_lt((*link)->base, at)) {
-		last = *link;
-		link = &last->next;
-	}
 	while (*link) {
 		struct net_chunk *chunk = *link;
 
 		*link = chunk->next;
+		no_hint(stream, chunk);
 		net_pool_put(pool, chunk);
 	}
 	stream->tail = last;
-	stream->hint[0] = stream->hint[1] = NULL;
 }
 
 void net_stream_clear(struct net_stream *stream, struct net_pool *pool)

@@ -30,6 +30,10 @@ struct net_stream {
 /* False: out of chunks; some bytes may have been written. */
 bool net_stream_put(struct net_stream *stream, struct net_pool *pool, uint32_t at, const void *data,
 		    uint32_t len);
+/* Room for bytes at @at that the caller writes himself: how many of @len in one piece, and where. 0: out
+ * of chunks. */
+uint32_t net_stream_room(struct net_stream *stream, struct net_pool *pool, uint32_t at,
+			 uint32_t len, uint8_t **ret);
 /* These read what was put there. */
 void net_stream_get(struct net_stream *stream, uint32_t at, void *ret, uint32_t len);
 /* How many of the @len bytes are in one piece, and where. */

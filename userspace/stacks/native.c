@@ -278,6 +278,19 @@ static ssize_t do_send(struct dmm_conn *conn, const void *buf, size_t len)
 	return n;
 }
 
+static unsigned int send_reserve(struct dmm_conn *conn, size_t len, struct iovec *iov,
+				 unsigned int n)
+{
+	return dmm_net_send_reserve(conn_of(conn), len, iov, n);
+}
+
+static void send_done(struct dmm_conn *conn, size_t len)
+{
+	dmm_net_send_done(conn_of(conn), len);
+	if (len)
+		after_call(stack_of(conn));
+}
+
 static size_t send_space(struct dmm_conn *conn)
 {
 	return dmm_net_send_space(conn_of(conn));
@@ -369,6 +382,8 @@ __attribute__((visibility("default"))) const struct dmm_stack_ops dmm_stack_plug
 	.listen = do_listen,
 	.send = do_send,
 	.send_space = send_space,
+	.send_reserve = send_reserve,
+	.send_done = send_done,
 	.recv_peek = recv_peek,
 	.recv_done = recv_done,
 	.unsent = unsent,
