@@ -149,8 +149,12 @@ def passes_us_by(w):
         assert w.reasons()["syn-not-held"] == before + 1
         assert w.ctl_json("status")["health"] == "degraded"
         assert w.call(connect_errno, addr, ECHO, cgroup="/kernel") == 0
-    wait_for("the filter before ours is named",  # it looks around every few seconds
-             lambda: "filter on lo: " in w.problems() and "before ours" in w.problems())
+
+    def is_named():
+        """dmmd looks around every few seconds, and forgets what was seconds ago."""
+        w.call(connect_errno, w.server4, ECHO, cgroup="/fast")
+        return "filter on lo: " in w.problems() and "before ours" in w.problems()
+    wait_for("the filter before ours is named", is_named)
     assert w.log().count("go past our filter") == 1, "not told once"
 
 

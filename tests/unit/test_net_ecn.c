@@ -151,7 +151,7 @@ static void finish(struct world *w)
 	assert_int_equal(netsim_end(w->sim), 0);
 }
 
-/* 6.1.1 */
+/* 6.1.1 RFC9293 SHLD-8 */
 static void both_have_to_want_it(void **state)
 {
 	unsigned int v6, client, server;
