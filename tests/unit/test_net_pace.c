@@ -110,8 +110,8 @@ static void short_queues_are_enough(void **state)
 /* Below a millisecond all goes at once. */
 static void short_paths_are_not_paced(void **state)
 {
-	const struct seen paced = run(true, NETSIM_MS / 10, 0, 0, NETSIM_SEC / 2);
-	const struct seen free = run(false, NETSIM_MS / 10, 0, 0, NETSIM_SEC / 2);
+	const struct seen paced = run(true, NETSIM_MS / 10, 0, 0, NETSIM_SEC / 20);
+	const struct seen free = run(false, NETSIM_MS / 10, 0, 0, NETSIM_SEC / 20);
 
 	(void)state;
 	assert_int_equal(paced.most, free.most);
