@@ -213,7 +213,7 @@ static void end(struct world *w)
 		settle(w);
 	}
 	dmm_net_get_stats(w->net, &stats);
-	if (stats.conns || stats.half_open || stats.time_wait || stats.listeners)
+	if (stats.conns || stats.half_open || stats.time_wait || stats.listeners || stats.memory)
 		abort();
 }
 
