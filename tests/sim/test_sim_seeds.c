@@ -364,7 +364,6 @@ static const struct counter {
 	COUNTER(reassembled),
 	COUNTER(resets_in),
 	COUNTER(keepalives),
-	COUNTER(timed_out),
 	SEEN(zero_windows),
 	SEEN(lost),
 	SEEN(queue_full),
