@@ -697,6 +697,39 @@ static void acks_are_delayed_and_every_second_is_not(void **state)
 	close_rig(&r);
 }
 
+/* A window of one segment does not wait for the delayed ACK. */
+static void after_a_loss_acks_are_quick(void **state)
+{
+	static const uint8_t data[536];
+	unsigned int loss, i;
+	struct rig r;
+
+	(void)state;
+	for (loss = 0; loss < 2; loss++) {
+		open_rig(&r, true);
+		establish(&r, NULL, 0);
+		for (i = 0; i < 20; i++)
+			peer_sends(&r, ACK, data, sizeof(data));
+		last(&r);
+		if (loss == 0) { /* of what it sent */
+			r.seq += sizeof(data);
+			peer_sends(&r, ACK, data, sizeof(data));
+			r.seq -= 2 * sizeof(data);
+			peer_sends(&r, ACK, data, sizeof(data));
+			r.seq += sizeof(data);
+		} else { /* of our ACK */
+			r.seq -= sizeof(data);
+			peer_sends(&r, ACK, data, sizeof(data));
+		}
+		for (i = 0; i < 15; i++) {
+			last(&r);
+			peer_sends(&r, ACK, data, sizeof(data));
+			assert_non_null(last(&r));
+		}
+		close_rig(&r);
+	}
+}
+
 /* RFC9293 MUST-17 */
 static void nagle_holds_small_ones_back(void **state)
 {
@@ -794,6 +827,7 @@ int main(void)
 		cmocka_unit_test(fragments_cost_only_so_much),
 		cmocka_unit_test(extension_headers_are_read),
 		cmocka_unit_test(acks_are_delayed_and_every_second_is_not),
+		cmocka_unit_test(after_a_loss_acks_are_quick),
 		cmocka_unit_test(nagle_holds_small_ones_back),
 		cmocka_unit_test(a_closed_window_is_probed_for_ever),
 		cmocka_unit_test(who_never_answers_is_given_up),

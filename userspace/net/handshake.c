@@ -179,7 +179,7 @@ void net_establish(struct dmm_net_conn *c, const struct net_segment *s)
 	c->snd_wl1 = s->seq;
 	c->snd_wl2 = s->ack;
 	c->snd_edge = s->ack + c->snd_wnd;
-	c->quick_acks = 16;
+	c->quick_acks = NET_QUICK_ACKS;
 	if (c->syn_tries > 1) /* RFC 6298 5.7 */
 		c->rto = 3 * NET_SEC;
 	net_congestion_begin(c, c->syn_tries > 1);

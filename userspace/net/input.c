@@ -70,6 +70,8 @@ static void answer_invalid(struct dmm_net_conn *c, const struct net_segment *s)
 	if (!s->len && c->invalid_ack_at && c->net->now - c->invalid_ack_at < INVALID_ACK_EACH)
 		return;
 	c->invalid_ack_at = c->net->now;
+	if (s->len)
+		c->quick_acks = NET_QUICK_ACKS;
 	c->ack_now = true;
 	net_want_output(c);
 }

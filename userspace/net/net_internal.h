@@ -66,6 +66,10 @@
 #define NET_ADDR_ANY	   64  /* most addresses */
 #define NET_PORT_STEPS	   256 /* counters of local ports */
 
+/* Segments that are acknowledged one by one: at the beginning and after a loss, when a window of one or
+ * two would have to wait for the delayed ACK. */
+#define NET_QUICK_ACKS 16
+
 enum net_state {
 	NET_CLOSED,
 	NET_LISTEN,

@@ -33,6 +33,7 @@ static bool fit(struct dmm_net_conn *c, struct net_segment *s)
 	if (seq_lt(s->seq, c->rcv_nxt)) {
 		const uint32_t n = c->rcv_nxt - s->seq;
 
+		c->quick_acks = NET_QUICK_ACKS;
 		if (c->sack_ok && s->len) { /* RFC 2883 4: so it was sent twice */
 			c->dsack_start = s->seq;
 			c->dsack_end = seq_min(c->rcv_nxt, s->seq + s->len);
@@ -85,6 +86,7 @@ static void hold(struct dmm_net_conn *c, const struct net_segment *s)
 	struct net_range part;
 
 	c->net->stats.out_of_order++;
+	c->quick_acks = NET_QUICK_ACKS;
 	c->ack_now = true;
 	/* RFC 5681 4.2: one each, for peers who count them */
 	if (!c->sack_ok && c->dup_acks_owed < UINT8_MAX)
