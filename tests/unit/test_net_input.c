@@ -697,6 +697,103 @@ static void acks_are_delayed_and_every_second_is_not(void **state)
 	close_rig(&r);
 }
 
+/* Who closed first is found by the same peer again, at once: what was sent before is no part of what is
+ * sent now. */
+static void reopened_it_begins_behind_what_was_used(void **state)
+{
+	static const uint8_t data[60000];
+	uint32_t used;
+	struct rig r;
+
+	(void)state;
+	open_rig(&r, true);
+	establish(&r, NULL, 0);
+	assert_int_equal(dmm_net_send(r.conn, data, 4000), 4000);
+	settle(&r);
+	r.ack += 4000;
+	peer_sends(&r, ACK, NULL, 0);
+	assert_int_equal(dmm_net_send(r.conn, data, 60000), 60000);
+	assert_int_equal(dmm_net_shutdown(r.conn), 0);
+	for (unsigned int i = 0; i < 60 && r.ack != r.iss + 1 + 64000; i++) {
+		settle(&r);
+		for (unsigned int k = 0; k < r.n_out; k++)
+			r.ack = DMM_MAX(r.ack, r.out[k].seq + r.out[k].len);
+		r.n_out = 0;
+		peer_sends(&r, ACK, NULL, 0);
+	}
+	r.ack++; /* its FIN */
+	peer_sends(&r, FIN | ACK, NULL, 0);
+	used = r.ack;
+	last(&r);
+	r.seq += 1000000;
+	r.ack = 0;
+	peer_sends(&r, SYN, NULL, 0);
+	assert_non_null(&r.out[0]);
+	assert_int_equal(r.n_out, 1);
+	assert_int_equal(r.out[0].flags, SYN | ACK);
+	assert_true((int32_t)(r.out[0].seq - used) > 0);
+	close_rig(&r);
+}
+
+/* With cookies about, an ACK that could show one is not reset, since the one that does may come later; all
+ * others are, as ever. */
+static void strays_are_reset_beside_cookies(void **state)
+{
+	struct dmm_net_conn *listener;
+	struct dmm_net_stats stats;
+	const struct segment *out;
+	unsigned int time, resets;
+	struct rig r;
+
+	(void)state;
+	open_rig(&r, true);
+	dmm_net_listen(r.net, &r.ours, 1, NULL, &listener);
+	for (unsigned int i = 0; i < 2; i++) {
+		r.theirs.port = htons(2000 + i);
+		peer_sends(&r, SYN, NULL, 0);
+	}
+	dmm_net_get_stats(r.net, &stats);
+	assert_int_equal(stats.cookies_sent, 1);
+	last(&r);
+	r.theirs.port = htons(3000);
+	for (time = resets = 0; time < 32; time++) {
+		r.now += SEC / 10; /* resets are limited */
+		r.ack = (time << 27 | 12345) + 1;
+		peer_sends(&r, ACK, NULL, 0);
+		out = last(&r);
+		assert_true(!out || out->flags == RST);
+		resets += out != NULL;
+	}
+	assert_int_equal(resets, 30);
+	close_rig(&r);
+}
+
+/* Every second full one of his (SHLD-19), whatever we could send. */
+static void acks_go_by_the_peers_segments(void **state)
+{
+	static const uint8_t data[1400];
+	unsigned int n_acks, i;
+	uint32_t len;
+	struct rig r;
+
+	(void)state;
+	for (len = 600; len <= 1400; len += 800) {
+		open_rig(&r, true);
+		establish(&r, NULL, 0);
+		for (i = 0; i < 20; i++) /* those that are quick, and larger ones than will come */
+			peer_sends(&r, ACK, data, 1400);
+		peer_sends(&r, ACK, data, len);
+		last(&r);
+		for (i = n_acks = 0; i < 20; i++) {
+			peer_sends(&r, ACK, data, len);
+			n_acks += last(&r) != NULL;
+			dmm_net_recv_done(r.conn, len);
+		}
+		assert_in_range(n_acks, 9, 11);
+		close_rig(&r);
+	}
+}
+
 /* A window of one segment does not wait for the delayed ACK. */
 static void after_a_loss_acks_are_quick(void **state)
 {
@@ -827,6 +924,9 @@ int main(void)
 		cmocka_unit_test(fragments_cost_only_so_much),
 		cmocka_unit_test(extension_headers_are_read),
 		cmocka_unit_test(acks_are_delayed_and_every_second_is_not),
+		cmocka_unit_test(reopened_it_begins_behind_what_was_used),
+		cmocka_unit_test(acks_go_by_the_peers_segments),
+		cmocka_unit_test(strays_are_reset_beside_cookies),
 		cmocka_unit_test(after_a_loss_acks_are_quick),
 		cmocka_unit_test(nagle_holds_small_ones_back),
 		cmocka_unit_test(a_closed_window_is_probed_for_ever),

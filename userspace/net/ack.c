@@ -35,7 +35,6 @@ static void release(struct dmm_net_conn *c)
 {
 	c->backoff = 0;
 	c->big_lost = 0;
-	c->small_tries = 0;
 	c->progress_at = c->net->now;
 	if (seq_geq(c->snd_una, c->tx_end))
 		net_stream_clear(&c->tx, &c->net->chunks);

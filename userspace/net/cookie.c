@@ -67,18 +67,25 @@ void net_cookie_send(struct dmm_net_conn *l, const struct net_segment *s)
 	net_reply_add(net, &r);
 }
 
-bool net_cookies_about(const struct dmm_net *net)
+/* The cookie is one below what his ACK has. */
+static uint32_t age_of(const struct dmm_net *net, const struct net_segment *s)
 {
-	return net->stats.cookies_sent && net->now - net->cookie_at < 2 * UNIT;
+	return (clock_of(net) - ((s->ack - 1) >> 27)) & 31;
 }
 
-/* The cookie and the number of his SYN are one below what his ACK has. */
+bool net_cookie_may_be(const struct dmm_net *net, const struct net_segment *s)
+{
+	return net->stats.cookies_sent && net->now - net->cookie_at < 2 * UNIT &&
+	       age_of(net, s) <= 1;
+}
+
+/* So is the number of his SYN. */
 bool net_cookie_is_ours(const struct dmm_net *net, const struct net_segment *s)
 {
-	const uint32_t cookie = s->ack - 1, now = clock_of(net), age = (now - (cookie >> 27)) & 31;
+	const uint32_t cookie = s->ack - 1, time = clock_of(net) - age_of(net, s);
 
-	return net_cookies_about(net) && age <= 1 &&
-	       make(net, s->packet, s->seq - 1, now - age, cookie >> 24 & 7) == cookie;
+	return net_cookie_may_be(net, s) &&
+	       make(net, s->packet, s->seq - 1, time, cookie >> 24 & 7) == cookie;
 }
 
 struct dmm_net_conn *net_cookie_accept(struct dmm_net_conn *l, const struct net_segment *s)

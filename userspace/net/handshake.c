@@ -6,7 +6,6 @@
 #include "net/net_internal.h"
 #include "net/seq.h"
 
-#define DEFAULT_MSS4 536u /* MUST-15 */
 #define DEFAULT_MSS6 1220u
 #define LEAST_MSS    64u /* a peer that says less wants to make us send nothing but headers */
 
@@ -45,7 +44,7 @@ void net_set_mss(struct dmm_net_conn *c)
 static void take_options(struct dmm_net_conn *c, const struct net_segment *s)
 {
 	const struct net_options *o = &s->opt;
-	const uint32_t mss = o->has_mss ? o->mss : c->v4 ? DEFAULT_MSS4 : DEFAULT_MSS6;
+	const uint32_t mss = o->has_mss ? o->mss : c->v4 ? NET_DEFAULT_MSS4 : DEFAULT_MSS6;
 
 	c->peer_mss = (uint16_t)(mss > LEAST_MSS ? mss : LEAST_MSS);
 	c->sack_ok = o->sack_ok;
@@ -70,6 +69,7 @@ static void begin(struct dmm_net_conn *c, uint32_t iss)
 {
 	c->iss = c->snd_una = c->snd_nxt = c->snd_wl2 = c->recover = c->limited = c->dsack_round =
 		iss;
+	c->rcv_mss = NET_DEFAULT_MSS4;
 	c->tx_end = iss + 1; /* the SYN's own */
 	c->snd_edge = c->tx_end;
 	c->rto = NET_SEC; /* RFC 6298 2.1 */
@@ -106,8 +106,8 @@ int dmm_net_connect(struct dmm_net *net, const struct dmm_endpoint *from,
 	iss = net_isn(net, &local, remote);
 	if (c && (c->state != NET_TIME_WAIT || !c->orphan))
 		return -EADDRINUSE;
-	if (c) { /* RFC 9293 3.4.3: it may, from beyond all that was used */
-		iss = seq_max(iss, c->snd_nxt + 0x10000);
+	if (c) { /* RFC 9293 3.4.3 */
+		iss = seq_max(iss, net_iss_behind(c));
 		net_conn_end(c, 0);
 	}
 	c = net_conn_new(net, &local, remote);
@@ -151,13 +151,14 @@ struct dmm_net_conn *net_spawn(struct dmm_net_conn *l, const struct net_segment 
 void net_listen_input(struct dmm_net_conn *l, struct net_segment *s)
 {
 	struct dmm_net_conn *c;
+	uint32_t iss;
 
 	if (s->flags & NET_RST)
 		return;
 	if (s->flags & NET_ACK) {
 		c = s->flags & NET_SYN ? NULL : net_cookie_accept(l, s);
-		/* with cookies about, it may only have overtaken the one that shows its own */
-		if (!c && !net_cookies_about(l->net))
+		/* it may only have overtaken the one that shows its cookie */
+		if (!c && !net_cookie_may_be(l->net, s))
 			net_reply_reset(l->net, s);
 		return;
 	}
@@ -167,7 +168,10 @@ void net_listen_input(struct dmm_net_conn *l, struct net_segment *s)
 		net_cookie_send(l, s);
 		return;
 	}
-	net_spawn(l, s, net_isn(l->net, &s->packet->dst, &s->packet->src), false);
+	iss = net_isn(l->net, &s->packet->dst, &s->packet->src);
+	if (s->least_iss)
+		iss = seq_max(iss, s->least_iss);
+	net_spawn(l, s, iss, false);
 }
 
 /* The handshake is done; the segment that did it is still to be processed. */

@@ -85,6 +85,12 @@ static void tell_duplicate(struct dmm_net_conn *c, const struct net_segment *s)
 	c->dsack_end = s->seq + s->len;
 }
 
+/* Then it is no measure, and the next one takes its place (RFC 7323 5.5). */
+static bool ts_recent_is_old(const struct dmm_net_conn *c)
+{
+	return c->net->now - c->ts_recent_at > TS_RECENT_LIFE;
+}
+
 /* RFC 7323 5.3 R1. False: dropped. */
 static bool check_paws(struct dmm_net_conn *c, const struct net_segment *s)
 {
@@ -92,7 +98,7 @@ static bool check_paws(struct dmm_net_conn *c, const struct net_segment *s)
 		return true;
 	if (!s->opt.has_ts) /* RFC 7323 3.2: it SHOULD be dropped */
 		return (s->flags & NET_SYN) != 0;
-	if (!seq_lt(s->opt.ts_val, c->ts_recent) || c->net->now - c->ts_recent_at > TS_RECENT_LIFE)
+	if (!seq_lt(s->opt.ts_val, c->ts_recent) || ts_recent_is_old(c))
 		return true;
 	c->net->stats.paws_dropped++;
 	tell_duplicate(c, s);
@@ -192,7 +198,7 @@ static void on_time_wait(struct dmm_net_conn *c, const struct net_segment *s)
 static void take_ts(struct dmm_net_conn *c, const struct net_segment *s)
 {
 	if (c->ts_ok && s->opt.has_ts && seq_leq(s->seq, c->last_ack) &&
-	    seq_geq(s->opt.ts_val, c->ts_recent)) {
+	    (seq_geq(s->opt.ts_val, c->ts_recent) || ts_recent_is_old(c))) {
 		c->ts_recent = s->opt.ts_val;
 		c->ts_recent_at = c->net->now;
 	}
@@ -207,7 +213,7 @@ static void no_answer_to_ours(struct dmm_net_conn *c, const struct net_segment *
 	if (listener && net_cookie_is_ours(c->net, s)) {
 		net_conn_end(c, 0);
 		net_cookie_accept(listener, s);
-	} else if (!listener || !net_cookies_about(c->net)) {
+	} else if (!listener || !net_cookie_may_be(c->net, s)) {
 		net_reply_reset(c->net, s);
 	}
 }
@@ -277,14 +283,18 @@ static void established_input(struct dmm_net_conn *c, struct net_segment *s)
 
 /* A SYN for a tuple that we hold in TIME-WAIT begins anew if it cannot be an old one (RFC 6191,
  * RFC 9293 MAY-2). True: the old connection made way. */
-static bool makes_way(struct dmm_net_conn *c, const struct net_segment *s)
+static bool makes_way(struct dmm_net_conn *c, struct net_segment *s)
 {
+	const struct dmm_net_conn *listener = net_find_listener(c->net, &s->packet->dst);
+
 	if (c->state != NET_TIME_WAIT || (s->flags & (NET_SYN | NET_RST | NET_ACK)) != NET_SYN ||
-	    !net_find_listener(c->net, &s->packet->dst))
+	    !listener ||
+	    listener->half_open >= listener->backlog) /* a cookie has no choice of its ISS */
 		return false;
 	if (c->ts_ok && s->opt.has_ts ? !seq_gt(s->opt.ts_val, c->ts_recent)
 				      : !seq_gt(s->seq, c->rcv_nxt))
 		return false;
+	s->least_iss = net_iss_behind(c);
 	net_conn_end(c, 0);
 	return true;
 }

@@ -63,7 +63,7 @@
 #define NET_MAX_RANGES	   64  /* of one connection's bytes out of order */
 #define NET_MAX_FRAGMENTED 16  /* packets at a time of which not all fragments came */
 #define NET_REPLIES	   256 /* answers of no connection that wait to be sent */
-#define NET_ADDR_ANY	   64  /* most addresses */
+#define NET_DEFAULT_MSS4   536 /* MUST-15 */
 #define NET_PORT_STEPS	   256 /* counters of local ports */
 
 /* Segments that are acknowledged one by one: at the beginning and after a loss, when a window of one or
@@ -112,7 +112,8 @@ struct net_segment {
 	uint32_t seq, ack;
 	uint16_t window; /* as it stands there */
 	uint8_t flags;
-	bool had_syn; /* so the window is not scaled (RFC 7323 2.2) */
+	uint32_t least_iss; /* of the connection that a SYN makes; 0: any */
+	bool had_syn;	    /* so the window is not scaled (RFC 7323 2.2) */
 	struct net_options opt;
 };
 
@@ -186,11 +187,10 @@ struct dmm_net_conn {
 	bool undo_ts : 1;    /* undo_at is set */
 	bool reordering : 1; /* was seen (RFC 8985) */
 	bool tlp_retrans : 1, tlp_out : 1;
-	bool ecn_ok : 1;       /* both do; in SYN_SENT: we ask */
-	bool ecn_echo : 1;     /* a mark came: ECE, until CWR comes */
-	bool ecn_cwr : 1;      /* the window was cut: to be told with the next new bytes */
-	bool cookie : 1;       /* made from a SYN cookie */
-	bool window_small : 1; /* the peer's window was too small for what waits: sent by timer */
+	bool ecn_ok : 1;   /* both do; in SYN_SENT: we ask */
+	bool ecn_echo : 1; /* a mark came: ECE, until CWR comes */
+	bool ecn_cwr : 1;  /* the window was cut: to be told with the next new bytes */
+	bool cookie : 1;   /* made from a SYN cookie */
 
 	uint32_t events; /* to be told */
 	int err;
@@ -206,7 +206,7 @@ struct dmm_net_conn {
 	uint8_t snd_scale, rcv_scale;
 	uint8_t dup_acks;
 	uint8_t backoff; /* RTOs in a row; also of probes */
-	uint8_t syn_tries, keep_tries, small_tries;
+	uint8_t syn_tries, keep_tries;
 
 	/* Receiving: [rcv_read, rcv_nxt) waits for the caller. */
 	struct net_stream rx;
@@ -224,6 +224,7 @@ struct dmm_net_conn {
 	uint32_t sack_told;		 /* the part that was told last */
 	uint16_t dup_acks_owed;		 /* with SACK: new parts that were not told */
 	bool sack_more;			 /* the last ACK could not tell of all */
+	uint16_t rcv_mss, rcv_len;	 /* a full segment of the peer's; the last one */
 	uint8_t quick_acks;
 
 	uint32_t ts_recent, ts_offset;
@@ -344,7 +345,7 @@ struct dmm_net {
 	uint32_t (*isn)(void *owner, const struct dmm_endpoint *local,
 			const struct dmm_endpoint *remote);
 	uint32_t send_buffer, receive_buffer;
-	uint32_t max_conns, n_held; /* that the caller holds */
+	uint32_t max_conns; /* that the caller holds */
 	uint8_t congestion, ecn;
 	bool delay_small, paces;
 	uint8_t rcv_scale;
@@ -453,6 +454,11 @@ void net_enter_time_wait(struct dmm_net_conn *c);
 
 /* handshake.c */
 
+/* The least initial number of one that follows (RFC 9293 3.4.3, MAY-2): beyond all that was used. */
+static inline uint32_t net_iss_behind(const struct dmm_net_conn *c)
+{
+	return c->snd_nxt + 0x10000;
+}
 uint32_t net_isn(const struct dmm_net *net, const struct dmm_endpoint *local,
 		 const struct dmm_endpoint *remote);
 /* A connection for @syn, in SYN_RCVD; NULL: out of memory. */
@@ -468,8 +474,8 @@ uint16_t net_our_mss(const struct dmm_net *net, bool v4);
 
 /* The ACK of one of ours, not too old. */
 bool net_cookie_is_ours(const struct dmm_net *net, const struct net_segment *s);
-/* One was sent lately. */
-bool net_cookies_about(const struct dmm_net *net);
+/* By its time he may have got one. */
+bool net_cookie_may_be(const struct dmm_net *net, const struct net_segment *s);
 void net_cookie_send(struct dmm_net_conn *listener, const struct net_segment *s);
 /* An ACK to a listener: a connection, if its number is a cookie of ours. */
 struct dmm_net_conn *net_cookie_accept(struct dmm_net_conn *listener, const struct net_segment *s);

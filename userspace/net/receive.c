@@ -122,14 +122,24 @@ static bool take_held(struct dmm_net_conn *c)
 	return filled;
 }
 
+/* What a full segment of the peer's is (SHLD-19): the largest so far, or what came twice in a row, since
+ * his path may have become narrower. */
+static void measure(struct dmm_net_conn *c, uint32_t len)
+{
+	if (len >= c->rcv_mss || (len >= NET_DEFAULT_MSS4 && len == c->rcv_len))
+		c->rcv_mss = (uint16_t)len;
+	c->rcv_len = (uint16_t)len;
+}
+
 static void owe_ack(struct dmm_net_conn *c, uint32_t len, bool now)
 {
+	measure(c, len);
 	c->unacked += len;
 	if (c->quick_acks) {
 		c->quick_acks--;
 		now = true;
 	}
-	if (now || c->unacked >= ACK_SEGMENTS * c->mss)
+	if (now || c->unacked >= ACK_SEGMENTS * c->rcv_mss)
 		c->ack_now = true;
 	else if (!c->due[NET_DUE_ACK])
 		net_due_set(c, NET_DUE_ACK, c->net->now + DELAY);

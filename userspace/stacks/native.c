@@ -253,7 +253,6 @@ static int do_connect(struct dmm_stack *stack, const struct dmm_connect *args,
 
 	if (r < 0)
 		return r;
-	dmm_net_set_option(conn, DMM_NET_NODELAY, 1); /* the application's own stack delayed it */
 	*ret = (void *)conn;
 	after_call(stack);
 	return 0;
