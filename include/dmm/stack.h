@@ -87,6 +87,8 @@ struct dmm_stack_params {
 	uint32_t mtu;	      /* L3 bytes of the interface */
 	uint32_t max_conns;   /* how many the host will ask for at a time */
 	uint32_t conn_memory; /* bytes of send and receive buffer a connection may hold, each way */
+	/* Where buffers grow with what a connection does, as far as that; 0: not beyond the former. */
+	uint32_t conn_memory_most;
 	const uint8_t (*addrs)[16]; /* the interface's unicast addresses */
 	uint32_t n_addrs;
 	const char *options; /* the policy's plug-in options, "" where there are none */

@@ -15,6 +15,8 @@
 
 /* An answer of dmmd's that takes longer is lost. */
 #define ANSWER_PATIENCE (5 * DMM_NS_PER_SEC)
+/* Half a second of 64 Mbit/s, or 3 ms of 10 Gbit/s. */
+#define FLOW_MEMORY_MOST (4u << 20)
 
 /* --- for the plug-in --- */
 
@@ -171,6 +173,7 @@ void host_fill_params(const struct host *host, struct dmm_stack_params *ret)
 		.mtu = DMM_MIN(host->mirror.mtu, caps.mtu),
 		.max_conns = h->port_last - h->port_first + 1,
 		.conn_memory = h->flow_memory,
+		.conn_memory_most = FLOW_MEMORY_MOST,
 		.addrs = (const uint8_t(*)[16])host->mirror.own.list,
 		.n_addrs = host->mirror.own.n,
 		.options = "",

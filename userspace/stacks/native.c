@@ -157,6 +157,7 @@ static int create(const struct dmm_stack_params *params, const struct dmm_host *
 		  struct dmm_stack **ret)
 {
 	const uint64_t all = 2ull * params->conn_memory * params->max_conns;
+	const uint32_t most = DMM_MAX(params->conn_memory, params->conn_memory_most);
 	struct dmm_net_config config = {
 		.mtu = params->mtu,
 		.addrs = params->addrs,
@@ -164,8 +165,8 @@ static int create(const struct dmm_stack_params *params, const struct dmm_host *
 		.max_addrs = MAX_ADDRS,
 		.max_conns = params->max_conns,
 		.max_time_wait = DMM_MIN(params->max_conns, 4096u),
-		.send_buffer = params->conn_memory,
-		.receive_buffer = params->conn_memory,
+		.send_buffer = most,
+		.receive_buffer = most,
 		.buffer_memory = DMM_MAX(DMM_MIN(all, MOST_BUFFERS), LEAST_BUFFERS),
 	};
 	dmm_autofree struct dmm_stack *stack = NULL;
