@@ -12,5 +12,6 @@ $(PRELOADED): %.so: %.o
 	$(call say,LINK,$@)
 	$(Q)$(CC) -shared -o $@ $< -ldl
 
-# What `make test` runs at the same time as the others, beside what needs no root.
-TESTS_BESIDE := $(patsubst %,tests/net/test_%.py,bad_input bench control failures failures_stack planted)
+# What `make test` runs at the same time as the others: what does not mind standing still now and then.
+TESTS_BESIDE := $(patsubst %,tests/net/test_%.py,apps bad_input bench callers control demo dmmctl \
+	dmmctl_doctor failures failures_stack fdio_cases goodput install memory planted serve_apps upgrade)
