@@ -5,9 +5,9 @@
  *
  *   engine SEGMENTS
  *
- * Prints one line of JSON, ns for each segment with data: "send" is the sender's user and its
- * copy into the engine, "output" and "input" those of the segment, "read" the receiver's user,
- * "ack" output and input of what it acknowledges (of every second segment). */
+ * Prints one line of JSON, ns for each segment with data, the median of turns of 32: "send" is the
+ * sender's user and its copy into the engine, "output" and "input" those of the segment, "read" the
+ * receiver's user, "ack" output and input of what it acknowledges (of every second segment). */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -18,6 +18,7 @@
 
 #include "base/clock.h"
 #include "base/util.h"
+#include "measure.h"
 
 #include <dmm/net.h>
 
@@ -100,7 +101,8 @@ static void read_all(struct side *s)
 }
 
 /* One turn of both; returns how many segments with data went over. */
-static unsigned int turn(struct side *a, struct side *b, uint64_t now, uint64_t took[NUM_STEPS])
+static unsigned int turn(struct side *a, struct side *b, uint64_t now,
+			 struct histogram took[NUM_STEPS])
 {
 	static uint8_t bytes[65536];
 	static struct batch there, back;
@@ -120,8 +122,8 @@ static unsigned int turn(struct side *a, struct side *b, uint64_t now, uint64_t 
 	take_output(b, &back, now + TURN / 2);
 	give_input(a, &back, now + TURN / 2);
 	at[NUM_STEPS] = dmm_now_ns();
-	for (i = 0; i < NUM_STEPS; i++)
-		took[i] += at[i + 1] - at[i];
+	for (i = 0; i < NUM_STEPS && there.n == BATCH; i++)
+		hist_add(&took[i], at[i + 1] - at[i]);
 	if (dmm_net_deadline(a->net) <= now)
 		dmm_net_tick(a->net, now);
 	if (dmm_net_deadline(b->net) <= now)
@@ -133,7 +135,8 @@ int main(int argc, char **argv)
 {
 	const uint64_t n = argc == 2 ? strtoull(argv[1], NULL, 0) : 0;
 	const struct dmm_endpoint from = endpoint(1, 1000), to = endpoint(2, 2000);
-	uint64_t took[NUM_STEPS] = { 0 }, done = 0, now = 1;
+	static struct histogram took[NUM_STEPS];
+	uint64_t done = 0, now = 1;
 	struct side a = { 0 }, b = { 0 };
 	struct dmm_net_conn *listener;
 	unsigned int i;
@@ -155,7 +158,7 @@ int main(int argc, char **argv)
 		done += turn(&a, &b, now, took);
 	printf("{\"segments\": %lu", done);
 	for (i = 0; i < NUM_STEPS; i++)
-		printf(", \"%s\": %.1f", names[i], (double)took[i] / done);
+		printf(", \"%s\": %.1f", names[i], hist_percentile(&took[i], 0.5) / BATCH);
 	printf("}\n");
 	return 0;
 }
