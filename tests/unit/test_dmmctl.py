@@ -252,7 +252,8 @@ def version_is_an_option_too():
 @test
 def impossible_filters_are_refused():
     for words, why in ((["state", "establshed"], "connecting, established"),
-                       (["dport", "http"], "not a number"), (["pid", "curl"], "not a number"),
+                       (["dport", "http"], "not a port"), (["pid", "curl"], "not a number"),
+                       (["reason", "bogus"], "no reason"),
                        (["stack"], "needs a value"), (["colour", "red"], "unknown filter")):
         said = expect(ctl("flows", "list", *words), USAGE).stderr
         assert why in said, said
