@@ -361,7 +361,7 @@ def plugins_that_cannot_be(w):
     plugins.build(f"{w.dir}/stacks/old.so", abi="DMM_STACK_ABI + 7")
     plugins.build(f"{w.dir}/stacks/less.so", peek="NULL")
     plugins.build(f"{w.dir}/stacks/nameless.so", symbol="another_symbol")
-    for name, words in (("text", ("text.so",)), ("old", ("old.so", "ABI 9")),
+    for name, words in (("text", ("text.so",)), ("old", ("old.so", "ABI 10")),
                         ("less", ("less.so", "recv_peek")),
                         ("nameless", ("nameless.so", "dmm_stack_plugin"))):
         w.refused(with_plugin(w, name), f"stack 'second' (plug-in '{name}') did not start: ",
