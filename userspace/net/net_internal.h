@@ -189,6 +189,7 @@ struct dmm_net_conn {
 	bool tlp_retrans : 1, tlp_out : 1;
 	bool ecn_ok : 1;   /* both do; in SYN_SENT: we ask */
 	bool ecn_echo : 1; /* a mark came: ECE, until CWR comes */
+	bool ecn_only : 1; /* recovery is for a mark, and nothing is lost so far */
 	bool ecn_cwr : 1;  /* the window was cut: to be told with the next new bytes */
 	bool cookie : 1;   /* made from a SYN cookie */
 

@@ -306,7 +306,7 @@ static void count_duplicates(struct dmm_net_conn *c, struct net_acked *a)
 		c->dup_acks = c->dup_acks > acked ? (uint8_t)(c->dup_acks - acked) : 0;
 		if (c->recovery == NET_OPEN || seq_geq(c->snd_una, c->recover))
 			c->dup_acks = 0;
-		else if (c->recovery == NET_RECOVERY && first && !first->retrans)
+		else if (c->recovery == NET_RECOVERY && !c->ecn_only && first && !first->retrans)
 			net_mark_lost(c, first); /* a partial ACK: the next one is missing too */
 		return;
 	}
@@ -314,9 +314,13 @@ static void count_duplicates(struct dmm_net_conn *c, struct net_acked *a)
 		return;
 	c->dup_acks++;
 	a->delivered += c->mss;
-	if (c->recovery == NET_OPEN && c->dup_acks >= DUP_THRESH && first &&
-	    seq_gt(c->snd_una, c->recover))
+	if (c->dup_acks < DUP_THRESH || !first)
+		return;
+	if ((c->recovery == NET_OPEN && seq_gt(c->snd_una, c->recover)) ||
+	    (c->recovery == NET_RECOVERY && c->ecn_only)) {
 		net_mark_lost(c, first);
+		c->ecn_only = false;
+	}
 }
 
 /* --- states --- */
@@ -338,6 +342,7 @@ static void enter_recovery(struct dmm_net_conn *c, enum net_congested why)
 	c->prr_delivered = c->prr_out = 0;
 	c->ssthresh = c->cc->on_congested(c, why);
 	c->ecn_cwr = c->ecn_ok;
+	c->ecn_only = why == NET_CONGESTED_MARKED;
 	if (why == NET_CONGESTED_MARKED) { /* whatever is undone later, this is not */
 		c->undo_cwnd = c->undo_ssthresh = c->ssthresh;
 		c->net->stats.ecn_reductions++;
