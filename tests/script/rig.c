@@ -45,6 +45,7 @@ void rig_init(struct rig *r)
 					     .send_buffer = 1 << 20,
 					     .receive_buffer = 65535,
 					     .buffer_memory = 2 << 20,
+					     .no_pacing = true,
 					     .secret = "not so secret" };
 	for (i = 0; i < RIG_PEERS; i++) {
 		r->peers[i].isn = 1000000 + i;

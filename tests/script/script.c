@@ -6,7 +6,8 @@
  *	ipv6				(ipv4 where not said)
  *	tolerance 0.001			s by which what is timed may be early or late (0)
  *	config NAME N			mtu, send_buffer, receive_buffer, buffer_memory, max_conns,
- *					max_time_wait, congestion, delay_small
+ *					max_time_wait, congestion, delay_small, ecn,
+ *					pacing (off where not said)
  *	isn PEER OURS			the initial numbers; `isn own`: the engine chooses its own
  *
  * then what happens. A line may begin with `+T` or `+T~TOLERANCE`: T seconds after the line before
@@ -35,10 +36,10 @@
  *
  * SEGMENT is
  *
- *	FLAGS SEQ[:END](LEN[*COUNT]) [ack N] [win N] [urg N] [<OPTIONS>]
+ *	FLAGS SEQ[:END](LEN[*COUNT]) [ack N] [win N] [urg N] [ecn N] [<OPTIONS>]
  *
  * FLAGS: letters of SFRPAUEC, or -. SEQ and ack count from the initial numbers of the sides. COUNT
- * segments follow each other, in one go. What an expected one does not say of win, urg and options
+ * segments follow each other, in one go. What an expected one does not say of win, urg, ecn and options
  * may be anything; one that is sent has win 65535. OPTIONS, with commas between them: mss N,
  * wscale N, sackOK, ts VAL ECR, sack A:B C:D, nop, eol, raw HEX. Of timestamps the engine's count
  * from its first; of SACK blocks as ack does. Expected ones name no padding.
@@ -232,6 +233,10 @@ static bool do_config(struct script *s, const char *name, const char *word)
 		c->congestion = (enum dmm_net_congestion)n;
 	else if (strcmp(name, "delay_small") == 0)
 		c->delay_small = n != 0;
+	else if (strcmp(name, "ecn") == 0)
+		c->ecn = (enum dmm_net_ecn)n;
+	else if (strcmp(name, "pacing") == 0)
+		c->no_pacing = n == 0;
 	else
 		return wrong(s, "the engine has no '%s'", name);
 	return true;

@@ -10,7 +10,7 @@
 struct wanted {
 	struct wire_segment s;
 	unsigned int count;
-	bool win, urg, options; /* they are said */
+	bool win, urg, ecn, options; /* they are said */
 };
 
 static struct wire_bases bases_of(const struct rig *r, bool ours)
@@ -36,6 +36,8 @@ static void print(const struct wire_segment *g, const struct wanted *like,
 		n += snprintf(to + n, room - (size_t)n, " win %u", g->window);
 	if (like ? like->urg : g->urgent)
 		n += snprintf(to + n, room - (size_t)n, " urg %u", g->urgent);
+	if (like ? like->ecn : g->ecn)
+		n += snprintf(to + n, room - (size_t)n, " ecn %u", g->ecn);
 	wire_options_print(g, b, options, sizeof(options));
 	if (!like || like->options)
 		snprintf(to + n, room - (size_t)n, " <%s>", options);
@@ -82,6 +84,9 @@ static bool read_more(struct script *s, const struct words *w, unsigned int *i, 
 	} else if (strcmp(word, "urg") == 0) {
 		g->s.urgent = (uint16_t)n;
 		g->urg = true;
+	} else if (strcmp(word, "ecn") == 0) {
+		g->s.ecn = (uint8_t)n;
+		g->ecn = true;
 	} else if (strcmp(word, "doff") == 0) {
 		g->s.header_words = (int)n;
 	} else if (strcmp(word, "reserved") == 0) {

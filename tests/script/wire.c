@@ -83,6 +83,17 @@ static size_t put_ip(uint8_t *p, const uint8_t src[16], const uint8_t dst[16], b
 	return header;
 }
 
+static void put_ecn(uint8_t *p, size_t header, uint8_t ecn)
+{
+	if (p[0] >> 4 == 6) {
+		p[1] |= (uint8_t)(ecn << 4);
+		return;
+	}
+	p[1] |= ecn;
+	put16(p + 10, 0);
+	put16(p + 10, ~add(p, header, 0));
+}
+
 size_t wire_build(const struct wire_segment *s, uint8_t *p)
 {
 	const uint32_t tcp_header = 20 + s->options_len;
@@ -92,6 +103,7 @@ size_t wire_build(const struct wire_segment *s, uint8_t *p)
 	uint8_t *tcp = p + at;
 	uint32_t i;
 
+	put_ecn(p, at, s->ecn);
 	memset(tcp, 0, 20);
 	memcpy(tcp, &s->src.port, 2);
 	memcpy(tcp + 2, &s->dst.port, 2);
@@ -141,6 +153,7 @@ uint16_t wire_remote_port(const uint8_t *p, bool outgoing)
 static const char *parse_ip(const uint8_t *p, size_t len, size_t *ret_at, struct wire_segment *s)
 {
 	s->v4 = len >= 20 && p[0] >> 4 == 4;
+	s->ecn = s->v4 ? p[1] & 3 : p[1] >> 4 & 3;
 	if (s->v4) {
 		s->src.addr[10] = s->src.addr[11] = s->dst.addr[10] = s->dst.addr[11] = 0xff;
 		memcpy(s->src.addr + 12, p + 12, 4);

@@ -22,6 +22,7 @@ struct wire_segment {
 	struct dmm_endpoint src, dst;
 	bool v4;
 	uint8_t flags, reserved;
+	uint8_t ecn; /* of the IP header */
 	uint32_t seq, ack, len;
 	uint16_t window, urgent;
 	uint8_t options[40];

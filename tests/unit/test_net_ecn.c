@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Explicit congestion notification in the native engine (RFC 3168): who agrees to it, what is sent
+/* Explicit congestion notification in the native engine (RFC 3168, RFC9293 SHLD-8): who agrees to it, what is sent
  * with it, and what a mark does. The test is the router that marks. */
 #include <arpa/inet.h>
 #include <setjmp.h>
