@@ -77,7 +77,7 @@ def every_row_has_a_figure(_):
 
 @test
 def every_column_and_cost_has_a_figure(_):
-    status, said, got = bench("--only", "native_adaptive,connect,xdp,matcher", rounds=1)
+    status, said, got = bench("--only", "native_adaptive,connect,xdp,matcher,engine", rounds=1)
     print(f"# {got['took_seconds']} s")
     assert status == 0, said
     figures(said, got, [BASELINE, "native_adaptive"], COLUMNS)

@@ -768,6 +768,31 @@ static void strays_are_reset_beside_cookies(void **state)
 	close_rig(&r);
 }
 
+static void room_that_is_not_used_is_given_back(void **state)
+{
+	struct dmm_net_stats before, after;
+	static uint8_t data[100];
+	struct iovec iov[4];
+	struct rig r;
+
+	(void)state;
+	open_rig(&r, true);
+	establish(&r, NULL, 0);
+	for (unsigned int used = 0; used <= 100; used += 100) {
+		dmm_net_get_stats(r.net, &before);
+		assert_int_equal(before.memory, 0);
+		assert_true(dmm_net_send_reserve(r.conn, 9000, iov, DMM_ARRAY_SIZE(iov)) >= 3);
+		memcpy(iov[0].iov_base, data, used);
+		dmm_net_send_done(r.conn, used);
+		settle(&r);
+		r.ack += used;
+		peer_sends(&r, ACK, NULL, 0);
+		dmm_net_get_stats(r.net, &after);
+		assert_int_equal(after.memory, 0);
+	}
+	close_rig(&r);
+}
+
 /* Every second full one of his (SHLD-19), whatever we could send. */
 static void acks_go_by_the_peers_segments(void **state)
 {
@@ -926,6 +951,7 @@ int main(void)
 		cmocka_unit_test(acks_are_delayed_and_every_second_is_not),
 		cmocka_unit_test(reopened_it_begins_behind_what_was_used),
 		cmocka_unit_test(acks_go_by_the_peers_segments),
+		cmocka_unit_test(room_that_is_not_used_is_given_back),
 		cmocka_unit_test(strays_are_reset_beside_cookies),
 		cmocka_unit_test(after_a_loss_acks_are_quick),
 		cmocka_unit_test(nagle_holds_small_ones_back),

@@ -207,7 +207,8 @@ static void channel_ready(struct dmmd_source *source, uint32_t events)
 		if (inst->pid)
 			dmmd_source_remove(&inst->d->loop, source);
 		else
-			never_came(inst, "no instance stayed that it started");
+			never_came(inst, inst->said[0] ? inst->said
+						       : "no instance stayed that it started");
 		return;
 	}
 	if (in.msg.kind == DMM_MSG_STARTED && !inst->pid)

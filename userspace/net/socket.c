@@ -132,7 +132,10 @@ unsigned int dmm_net_send_reserve(struct dmm_net_conn *c, size_t len, struct iov
 void dmm_net_send_done(struct dmm_net_conn *c, size_t len)
 {
 	add_to_send(c, len);
-	net_stream_cut(&c->tx, &c->net->chunks, c->tx_end);
+	if (queued(c))
+		net_stream_cut(&c->tx, &c->net->chunks, c->tx_end);
+	else
+		net_stream_clear(&c->tx, &c->net->chunks);
 }
 
 static uint32_t unread(const struct dmm_net_conn *c)
