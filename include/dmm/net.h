@@ -109,7 +109,8 @@ size_t dmm_net_memory(const struct dmm_net_config *config);
  * longer uses the engine. There is nothing to destroy. */
 int dmm_net_create(const struct dmm_net_config *config, void *memory, uint64_t now,
 		   struct dmm_net **ret);
-/* Our addresses or the MTU are others. Connections of addresses that went stay as they are. */
+/* Our addresses or the MTU are others. Connections of addresses that went stay as they are; what is
+ * longer than the MTU is cut, datagrams are dropped. Below 1280 addresses of IPv6 are not ours. */
 int dmm_net_configure(struct dmm_net *net, uint32_t mtu, const uint8_t (*addrs)[16],
 		      uint32_t n_addrs);
 

@@ -526,6 +526,34 @@ static void a_hard_error_ends_an_attempt(void **state)
 	close_rig(&r);
 }
 
+/* Of the interface, whatever the protocol asks of one: less than 1280 is no place for IPv6, so its
+ * addresses are not ours there, and what is still sent from them fits. */
+static void no_packet_is_longer_than_the_interface_takes(void **state)
+{
+	static uint8_t data[10000];
+	unsigned int i;
+	struct rig r;
+
+	(void)state;
+	open_rig(&r, false);
+	establish(&r, all_options, 4);
+	dmm_net_send(r.conn, data, sizeof(data));
+	settle(&r);
+	assert_int_equal(r.out[0].len, 1440);
+	r.n_out = 0;
+	assert_int_equal(dmm_net_configure(r.net, 1000, &r.ours.addr, 1), 0);
+	pass(&r, 10 * SEC);
+	assert_true(r.n_out > 3);
+	for (i = 0; i < r.n_out; i++)
+		assert_in_range(r.out[i].len, 1, 940);
+	peer_sends(&r, ACK, "x", 1);
+	assert_int_equal(stats_of(&r).not_ours, 1);
+	assert_int_equal(dmm_net_configure(r.net, 1280, &r.ours.addr, 1), 0);
+	peer_sends(&r, ACK, "x", 1);
+	assert_int_equal(stats_of(&r).not_ours, 1);
+	close_rig(&r);
+}
+
 /* --- fragments and extension headers --- */
 
 /* The bytes [@from, @to) of an IPv4 packet's payload as a fragment. */
@@ -943,6 +971,7 @@ int main(void)
 		cmocka_unit_test(each_of_many_addresses_is_ours),
 		cmocka_unit_test(path_mtu_is_obeyed_if_it_is_about_us),
 		cmocka_unit_test(a_hard_error_ends_an_attempt),
+		cmocka_unit_test(no_packet_is_longer_than_the_interface_takes),
 		cmocka_unit_test(fragments_make_a_packet),
 		cmocka_unit_test(overlapping_fragments_are_dropped),
 		cmocka_unit_test(fragments_cost_only_so_much),

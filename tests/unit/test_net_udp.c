@@ -186,6 +186,34 @@ static void who_does_not_read_loses(void **state)
 	assert_int_equal(netsim_end(sim), 0);
 }
 
+/* Not even those that were queued before the MTU became less. */
+static void nothing_is_longer_than_the_mtu(void **state)
+{
+	static const uint8_t data[1472];
+	struct netsim *sim = netsim_new(&plain);
+	struct dmm_net *net = netsim_engine(sim, 0);
+	struct dmm_net_udp *client = open_udp(sim, 0, 1000, 53);
+	const struct dmm_endpoint local = netsim_endpoint(sim, 0, 0);
+	struct dmm_net_stats stats;
+	uint8_t buf[1500];
+	unsigned int i;
+
+	(void)state;
+	for (i = 0; i < 60; i++) { /* of those dropped nothing is kept */
+		assert_int_equal(dmm_net_configure(net, 1500, &local.addr, 1), 0);
+		assert_int_equal(dmm_net_udp_send(client, NULL, data, 1472), 0);
+		assert_int_equal(dmm_net_udp_send(client, NULL, data, 548), 0);
+		assert_int_equal(dmm_net_configure(net, 576, &local.addr, 1), 0);
+		assert_int_equal(dmm_net_udp_send(client, NULL, data, 549), -EMSGSIZE);
+		assert_int_equal(dmm_net_output(net, buf, 576, netsim_now(sim)), 576);
+		assert_int_equal(dmm_net_output(net, buf, 576, netsim_now(sim)), 0);
+	}
+	dmm_net_get_stats(net, &stats);
+	assert_int_equal(stats.udp_dropped, 60);
+	dmm_net_udp_close(client);
+	assert_int_equal(netsim_end(sim), 0);
+}
+
 /* RFC 1122 4.1.3.3, to a socket with one remote end */
 static void icmp_reaches_the_socket(void **state)
 {
@@ -220,6 +248,7 @@ int main(void)
 		cmocka_unit_test(the_nearest_socket_gets_it),
 		cmocka_unit_test(unsound_datagrams_are_dropped),
 		cmocka_unit_test(who_does_not_read_loses),
+		cmocka_unit_test(nothing_is_longer_than_the_mtu),
 		cmocka_unit_test(icmp_reaches_the_socket),
 	};
 

@@ -185,10 +185,12 @@ int dmm_net_configure(struct dmm_net *net, uint32_t mtu, const uint8_t (*addrs)[
 
 	if (mtu < NET_MIN_MTU || mtu > 65535 || n_addrs > net->max_addrs)
 		return -EINVAL;
-	if (n_addrs)
-		memcpy(net->addrs, addrs, n_addrs * sizeof(*addrs));
-	sort_addrs(net->addrs, n_addrs); /* each packet asks twice */
-	net->n_addrs = n_addrs;
+	net->n_addrs = 0;
+	for (i = 0; i < n_addrs; i++)
+		/* RFC 8200 5: no IPv6 where less than 1280 goes; the kernel has none there either */
+		if (mtu >= NET_MIN_MTU6 || net_is_v4(addrs[i]))
+			memcpy(net->addrs[net->n_addrs++], addrs[i], 16);
+	sort_addrs(net->addrs, net->n_addrs); /* each packet asks twice */
 	for (i = 0; mtu < net->mtu && i < net->conns.fresh; i++) {
 		struct dmm_net_conn *c = (void *)(net->conns.memory + (size_t)net->conns.size * i);
 

@@ -10,11 +10,9 @@
 
 void net_pmtu_lower(struct dmm_net_conn *c, uint32_t mtu)
 {
-	const uint32_t least = c->v4 ? NET_MIN_MTU : NET_MIN_MTU6;
 	const uint32_t now = c->path_mtu ? c->path_mtu : c->net->mtu, mss = c->mss;
 	struct net_sent *sent;
 
-	mtu = DMM_MAX(mtu, least);
 	if (mtu >= now)
 		return;
 	c->path_mtu = (uint16_t)mtu;
@@ -40,7 +38,7 @@ void net_icmp_error(struct dmm_net *net, const struct dmm_icmp *error)
 	    seq_geq(error->seq, c->snd_nxt))
 		return;
 	if (error->mtu)
-		net_pmtu_lower(c, error->mtu);
+		net_pmtu_lower(c, DMM_MAX(error->mtu, c->v4 ? NET_MIN_MTU : NET_MIN_MTU6));
 	else if (error->hard && c->state == NET_SYN_SENT) /* RFC 5927 5: later ones are soft too */
 		net_conn_end(c, error->err);
 }

@@ -259,14 +259,35 @@ int dmm_net_udp_send(struct dmm_net_udp *u, const struct dmm_endpoint *to, const
 	return 0;
 }
 
+static void no_longer_waits(struct dmm_net *net, struct net_datagram *d)
+{
+	if (d->socket)
+		d->socket->waiting_bytes -= cost_of(d->len);
+	TAILQ_REMOVE(&net->udp_output, d, link);
+	free_datagram(net, d);
+}
+
+/* The first that fits: the MTU may have become less since it was queued. */
+static struct net_datagram *next_to_send(struct dmm_net *net)
+{
+	struct net_datagram *d;
+
+	while ((d = TAILQ_FIRST(&net->udp_output)) &&
+	       headers(net_is_v4(d->local.addr)) + d->len > net->mtu) {
+		net->stats.udp_dropped++;
+		no_longer_waits(net, d);
+	}
+	return d;
+}
+
 uint32_t net_udp_output(struct dmm_net *net, uint8_t *p, uint32_t room)
 {
-	struct net_datagram *d = TAILQ_FIRST(&net->udp_output);
+	struct net_datagram *d = room < net->mtu ? NULL : next_to_send(net);
 	uint32_t header, len;
 	bool v4;
 	uint16_t sum;
 
-	if (!d || room < net->mtu)
+	if (!d)
 		return 0;
 	v4 = net_is_v4(d->local.addr);
 	len = d->len + NET_UDP_HEADER;
@@ -281,10 +302,7 @@ uint32_t net_udp_output(struct dmm_net *net, uint8_t *p, uint32_t room)
 	if (!sum) /* RFC 768: 0 would mean that there is none */
 		sum = 0xffff;
 	memcpy(p + header + 6, &sum, sizeof(sum));
-	if (d->socket)
-		d->socket->waiting_bytes -= cost_of(d->len);
-	TAILQ_REMOVE(&net->udp_output, d, link);
-	free_datagram(net, d);
+	no_longer_waits(net, d);
 	net->stats.udp_out++;
 	return header + len;
 }
