@@ -124,7 +124,7 @@ static void error(struct world *w)
 	uint32_t at = ip_header(p, w->v4, &w->theirs, &w->ours, w->v4 ? 1 : 58, 0), len;
 	const uint8_t type = (uint8_t)take(&w->in, 1) % 6, code = (uint8_t)take(&w->in, 1) % 8;
 	const uint32_t mtu = take(&w->in, 1) % 4 ? take(&w->in, 2) % 2000 : take(&w->in, 4);
-	const bool too_big = w->v4 ? type == 3 && code == 4 : type == 2;
+	const bool too_big = w->v4 ? type == 3 && code == 4 : type == 2 && mtu >= 1280;
 	enum about about;
 
 	look(w, &before);

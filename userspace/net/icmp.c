@@ -3,6 +3,7 @@
  * the host's. */
 #include <errno.h>
 
+#include "base/util.h"
 #include "net/bytes.h"
 #include "net/checksum.h"
 #include "net/net_internal.h"
@@ -30,7 +31,7 @@ static bool judge6(uint8_t type, uint8_t code, const uint8_t *p, struct dmm_icmp
 {
 	if (type == TOO_BIG6) {
 		e->err = EMSGSIZE;
-		e->mtu = get32(p + 4) ? get32(p + 4) : NET_MIN_MTU6;
+		e->mtu = get32(p + 4);
 		return true;
 	}
 	if (type != UNREACH6)
@@ -38,6 +39,13 @@ static bool judge6(uint8_t type, uint8_t code, const uint8_t *p, struct dmm_icmp
 	e->err = code == 4 ? ECONNREFUSED : code == 1 ? EACCES : EHOSTUNREACH;
 	e->hard = code == 1 || code == 4;
 	return true;
+}
+
+uint32_t net_icmp_mtu(const struct dmm_icmp *e)
+{
+	if (net_is_v4(e->local.addr))
+		return e->mtu ? DMM_MAX(e->mtu, NET_MIN_MTU) : 0;
+	return e->mtu < NET_MIN_MTU6 ? 0 : e->mtu; /* RFC 8201 4: MUST be discarded */
 }
 
 /* The packet that it quotes, as we sent it: from us, without extension headers. */

@@ -414,6 +414,8 @@ void net_fragments_expire(struct dmm_net *net);
 /* icmp.c */
 
 void net_icmp_input(struct dmm_net *net, const struct net_packet *packet);
+/* The MTU of the path as @e tells it; 0: nothing that may be believed. */
+uint32_t net_icmp_mtu(const struct dmm_icmp *e);
 
 /* demux.c */
 

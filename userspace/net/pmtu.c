@@ -32,13 +32,14 @@ void net_pmtu_lower(struct dmm_net_conn *c, uint32_t mtu)
 void net_icmp_error(struct dmm_net *net, const struct dmm_icmp *error)
 {
 	struct dmm_net_conn *c = net_find(net, &error->local, &error->remote);
+	const uint32_t mtu = net_icmp_mtu(error);
 
 	net->stats.icmp_in++;
 	if (!c || c->state < NET_SYN_SENT || seq_lt(error->seq, c->snd_una) ||
 	    seq_geq(error->seq, c->snd_nxt))
 		return;
-	if (error->mtu)
-		net_pmtu_lower(c, DMM_MAX(error->mtu, c->v4 ? NET_MIN_MTU : NET_MIN_MTU6));
+	if (mtu)
+		net_pmtu_lower(c, mtu);
 	else if (error->hard && c->state == NET_SYN_SENT) /* RFC 5927 5: later ones are soft too */
 		net_conn_end(c, error->err);
 }
