@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Fragments of a few UDP datagrams in any order, twice, overlapping, cut where they may not be, with
  * time between them. A datagram is received when its last fragment came and then only, byte for
- * byte; nothing comes of one whose fragments overlapped; in time all memory is given back. */
+ * byte; nothing comes of one whose fragments overlapped, but those that were there already change
+ * nothing; in time all memory is given back. */
 #include <stdlib.h>
 
 #include "base/util.h"
@@ -106,13 +107,16 @@ static bool received(struct world *w, const struct datagram *d)
 
 static void note_given(struct world *w, struct datagram *d, uint32_t from, uint32_t len)
 {
+	const uint32_t missing = d->missing;
+	bool overlaps = false;
 	uint32_t unit;
 
 	for (unit = from / UNIT; unit * UNIT < from + len; unit++) {
-		d->dead |= d->seen[unit];
+		overlaps |= d->seen[unit];
 		d->missing -= !d->seen[unit];
 		d->seen[unit] = 1;
 	}
+	d->dead |= overlaps && d->missing != missing;
 	d->begun = true;
 	if (++d->given >= MAX_PARTS || w->left_behind + DATAGRAMS > MAX_AT_ONCE)
 		d->vague = true;
@@ -124,7 +128,7 @@ static void give(struct world *w, struct datagram *d)
 	const uint32_t from = take(&w->in, 2) % units * UNIT;
 	const uint32_t most = (1 + take(&w->in, 2) % units) * UNIT;
 	const uint32_t len = DMM_MIN(most, d->len - from);
-	const bool all = len == d->len;
+	const bool all = len == d->len, was_whole = !d->missing;
 
 	if (!all)
 		note_given(w, d, from, len);
@@ -135,7 +139,7 @@ static void give(struct world *w, struct datagram *d)
 		received(w, d);
 	else
 		must(received(w, d) == (!d->dead && !d->missing));
-	if (!all && !d->missing && !d->dead) { /* it begins anew if more comes */
+	if (!all && !was_whole && !d->missing && !d->dead) { /* it begins anew if more comes */
 		d->begun = false;
 		d->vague = true;
 	}

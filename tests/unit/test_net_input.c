@@ -624,6 +624,39 @@ static void overlapping_fragments_are_dropped(void **state)
 	close_rig(&r);
 }
 
+/* RFC 8200 4.5: links do that; the first one counts. */
+static void fragments_may_come_twice(void **state)
+{
+	static const uint8_t data[1000] = { 1, 2, 3 };
+	const size_t ends[] = { 0, 24, 512, 1020 };
+	const unsigned int twice[] = { 0, 2, 0, 2, 1 };
+	uint8_t packet[2000], other[2000] = { 0 };
+	struct iovec iov;
+	struct segment s;
+	struct rig r;
+	size_t i, len;
+
+	(void)state;
+	open_rig(&r, true);
+	establish(&r, NULL, 0);
+	s = segment_of(&r, ACK, data, sizeof(data));
+	len = segment_build(&s, packet);
+	memcpy(other, packet, 20);
+	for (i = 0; i < DMM_ARRAY_SIZE(twice); i++) {
+		const unsigned int n = twice[i];
+
+		assert_false(r.events & DMM_EV_READABLE);
+		put_fragment(&r, i == 2 || i == 3 ? other : packet, len, ends[n], ends[n + 1]);
+		put_fragment(&r, other, len, 0, 8); /* a part of what is there */
+	}
+	assert_true(r.events & DMM_EV_READABLE);
+	assert_int_equal(dmm_net_recv_peek(r.conn, &iov, 1), 1);
+	assert_int_equal(iov.iov_len, sizeof(data));
+	assert_memory_equal(iov.iov_base, data, sizeof(data));
+	assert_int_equal(stats_of(&r).fragments_dropped, 0);
+	close_rig(&r);
+}
+
 static void fragments_cost_only_so_much(void **state)
 {
 	struct rig r;
@@ -974,6 +1007,7 @@ int main(void)
 		cmocka_unit_test(no_packet_is_longer_than_the_interface_takes),
 		cmocka_unit_test(fragments_make_a_packet),
 		cmocka_unit_test(overlapping_fragments_are_dropped),
+		cmocka_unit_test(fragments_may_come_twice),
 		cmocka_unit_test(fragments_cost_only_so_much),
 		cmocka_unit_test(extension_headers_are_read),
 		cmocka_unit_test(acks_are_delayed_and_every_second_is_not),

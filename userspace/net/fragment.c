@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Packets put together from fragments (RFC 791 3.2, 8200 4.5): a few at a time, each at most 64 KiB
  * and 30 s; who comes when all places are taken takes that of the oldest. Fragments that overlap
- * are an attack or a fault, so nothing of their packet is used (RFC 5722, also for IPv4). */
+ * are an attack or a fault, so nothing of their packet is used (RFC 5722, also for IPv4); what came
+ * already is the network's doing. */
 #include <string.h>
 
 #include "net/net_internal.h"
@@ -74,6 +75,17 @@ static bool overlaps(const struct net_fragmented *f, uint32_t start, uint32_t en
 	return false;
 }
 
+/* RFC 8200 4.5: one that comes twice may be ignored. What it holds is not looked at: the first counts. */
+static bool is_again(const struct net_fragmented *f, uint32_t start, uint32_t end)
+{
+	const struct net_range *r;
+
+	for (r = f->parts; r; r = r->next)
+		if (r->start <= start && end <= r->end)
+			return true;
+	return false;
+}
+
 /* False: this packet will never be whole. */
 static bool add(struct dmm_net *net, struct net_fragmented *f, const struct net_packet *p,
 		const struct net_fragment *part)
@@ -81,8 +93,11 @@ static bool add(struct dmm_net *net, struct net_fragmented *f, const struct net_
 	const uint32_t end = part->offset + p->len;
 	struct net_range merged;
 
-	if (end > MAX_TOTAL || !p->len || (part->more && p->len % 8) ||
-	    overlaps(f, part->offset, end))
+	if (end > MAX_TOTAL || !p->len || (part->more && p->len % 8))
+		return false;
+	if (is_again(f, part->offset, end))
+		return true;
+	if (overlaps(f, part->offset, end))
 		return false;
 	if (f->total ? (!part->more || end > f->total) : false)
 		return false;
