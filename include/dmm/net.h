@@ -185,7 +185,8 @@ void dmm_net_udp_close(struct dmm_net_udp *udp);
 int dmm_net_udp_send(struct dmm_net_udp *udp, const struct dmm_endpoint *to, const void *buf,
 		     size_t len);
 /* The oldest datagram, cut to @len, with its ends; returns its whole length. -EAGAIN: there is
- * none; else an error that the network reported about what was sent, once (RFC 1122 4.1.3.3). */
+ * none; else an error that the network reported about what was sent, once (RFC 1122 4.1.3.3);
+ * -EMSGSIZE: the path takes less. */
 ssize_t dmm_net_udp_recv(struct dmm_net_udp *udp, void *buf, size_t len,
 			 struct dmm_endpoint *ret_from, struct dmm_endpoint *ret_to);
 /* A socket that has something to be received, once for all of it; NULL: none. */

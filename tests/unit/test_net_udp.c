@@ -214,31 +214,79 @@ static void nothing_is_longer_than_the_mtu(void **state)
 	assert_int_equal(netsim_end(sim), 0);
 }
 
-/* RFC 1122 4.1.3.3, to a socket with one remote end */
+/* An error about @about, which engine 0 sent. */
+static void put_icmp(struct netsim *sim, const struct last_packet *about, uint8_t type,
+		     uint8_t code, uint32_t mtu)
+{
+	const bool v6 = about->data[0] >> 4 == 6;
+	const uint32_t ip = v6 ? 40 : 20, quoted = ip + 8, len = 8 + quoted, addrs = v6 ? 32 : 8;
+	uint8_t p[200] = { 0x45, [8] = 64, 1 }, pseudo[200] = { 0 };
+
+	if (v6) {
+		memset(p, 0, 9);
+		p[0] = 0x60;
+		p[6] = 58;
+		p[7] = 64;
+	}
+	segment_put16(p + (v6 ? 4 : 2), v6 ? len : ip + len);
+	/* from whom it was for */
+	memcpy(p + ip - addrs, about->data + ip - addrs / 2, addrs / 2);
+	memcpy(p + ip - addrs / 2, about->data + ip - addrs, addrs / 2);
+	if (!v6)
+		segment_put16(p + 10, segment_checksum(p, 20, 0));
+	p[ip] = type;
+	p[ip + 1] = code;
+	segment_put16(p + ip + 6, mtu);
+	memcpy(p + ip + 8, about->data, quoted);
+	memcpy(pseudo, p + 8, 32);
+	segment_put16(pseudo + 34, len);
+	pseudo[39] = 58;
+	memcpy(pseudo + 40, p + ip, len);
+	segment_put16(p + ip + 2, v6 ? segment_checksum(pseudo, 40 + len, 0)
+				     : segment_checksum(p + ip, len, 0));
+	netsim_inject(sim, 0, p, ip + len);
+}
+
+/* RFC 1122 4.1.3.3, to a socket with one remote end; of those that say what the path takes (RFC 1191,
+ * 8201) what may be believed. */
 static void icmp_reaches_the_socket(void **state)
 {
-	struct netsim *sim = netsim_new(&plain);
-	struct dmm_net_udp *client = open_udp(sim, 0, 1000, 53);
-	struct last_packet last = { .len = 0 };
-	struct dmm_endpoint from;
-	uint8_t p[100] = { 0x45, [8] = 64, 1 }, byte;
+	const struct {
+		bool v6;
+		uint8_t type, code;
+		uint32_t mtu;
+		int err;
+	} cases[] = {
+		{ false, 3, 3, 0, ECONNREFUSED }, { false, 3, 1, 0, EAGAIN },
+		{ false, 3, 4, 1000, EMSGSIZE },  { false, 3, 4, 0, EMSGSIZE },
+		{ true, 1, 4, 0, ECONNREFUSED },  { true, 1, 3, 0, EAGAIN },
+		{ true, 2, 0, 1280, EMSGSIZE },	  { true, 2, 0, 1279, EAGAIN },
+	};
+	size_t i;
 
 	(void)state;
-	netsim_set_tap(sim, keep, &last);
-	dmm_net_udp_send(client, NULL, "x", 1);
-	netsim_run(sim, NETSIM_MS);
-	segment_put16(p + 2, 20 + 8 + 28);
-	memcpy(p + 12, last.data + 16, 4); /* from whom it was for */
-	memcpy(p + 16, last.data + 12, 4);
-	segment_put16(p + 10, segment_checksum(p, 20, 0));
-	p[20] = p[21] = 3;
-	memcpy(p + 28, last.data, 28);
-	segment_put16(p + 22, segment_checksum(p + 20, 36, 0));
-	netsim_inject(sim, 0, p, 56);
-	assert_int_equal(receive(client, &byte, 1, &from), -ECONNREFUSED);
-	assert_int_equal(receive(client, &byte, 1, &from), -EAGAIN);
-	dmm_net_udp_close(client);
-	assert_int_equal(netsim_end(sim), 0);
+	for (i = 0; i < DMM_ARRAY_SIZE(cases); i++) {
+		const struct netsim_params params = { .seed = 1,
+						      .v6 = cases[i].v6,
+						      .config = { { .max_udp = 8 } } };
+		struct netsim *sim = netsim_new(&params);
+		struct dmm_net_udp *client = open_udp(sim, 0, 1000, 53);
+		struct last_packet last = { .len = 0 };
+		struct dmm_endpoint from;
+		uint8_t byte;
+		void *user;
+
+		netsim_set_tap(sim, keep, &last);
+		dmm_net_udp_send(client, NULL, "x", 1);
+		netsim_run(sim, NETSIM_MS);
+		put_icmp(sim, &last, cases[i].type, cases[i].code, cases[i].mtu);
+		assert_ptr_equal(dmm_net_udp_event(netsim_engine(sim, 0), &user),
+				 cases[i].err == EAGAIN ? NULL : client);
+		assert_int_equal(receive(client, &byte, 1, &from), -cases[i].err);
+		assert_int_equal(receive(client, &byte, 1, &from), -EAGAIN);
+		dmm_net_udp_close(client);
+		assert_int_equal(netsim_end(sim), 0);
+	}
 }
 
 int main(void)

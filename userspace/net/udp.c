@@ -213,13 +213,13 @@ ssize_t dmm_net_udp_recv(struct dmm_net_udp *u, void *buf, size_t len,
 }
 
 /* RFC 8085 5.2: only a socket that talks with one remote end can tell which of its datagrams it is
- * about. */
+ * about. That they do not fit is for him to know as well who sends them: we do not cut (3.2). */
 void net_udp_error(struct dmm_net *net, const struct dmm_icmp *error)
 {
 	struct dmm_net_udp *u = find_exact(net, &error->local, &error->remote);
 
 	net->stats.icmp_in++;
-	if (!u || !error->hard)
+	if (!u || (!error->hard && !net_icmp_mtu(error)))
 		return;
 	u->err = error->err;
 	note(u);
