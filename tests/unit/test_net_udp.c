@@ -120,6 +120,26 @@ static void the_nearest_socket_gets_it(void **state)
 	assert_int_equal(netsim_end(sim), 0);
 }
 
+/* RFC 6864 4.1: what may not be cut needs no identification, and no two tell how many went between. */
+static void identifications_tell_nothing(void **state)
+{
+	struct netsim *sim = netsim_new(&plain);
+	struct dmm_net_udp *client = open_udp(sim, 0, 1000, 53);
+	struct last_packet last = { .len = 0 };
+	unsigned int i;
+
+	(void)state;
+	netsim_set_tap(sim, keep, &last);
+	for (i = 0; i < 3; i++) {
+		dmm_net_udp_send(client, NULL, "x", 1);
+		netsim_run(sim, NETSIM_MS);
+		assert_int_equal(last.data[4] << 8 | last.data[5], 0);
+		assert_int_equal(last.data[6] & 0x40, 0x40); /* do not fragment */
+	}
+	dmm_net_udp_close(client);
+	assert_int_equal(netsim_end(sim), 0);
+}
+
 /* Checksum 0 and lengths. */
 static void unsound_datagrams_are_dropped(void **state)
 {
@@ -294,6 +314,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(datagrams_go_both_ways),
 		cmocka_unit_test(the_nearest_socket_gets_it),
+		cmocka_unit_test(identifications_tell_nothing),
 		cmocka_unit_test(unsound_datagrams_are_dropped),
 		cmocka_unit_test(who_does_not_read_loses),
 		cmocka_unit_test(nothing_is_longer_than_the_mtu),

@@ -96,7 +96,6 @@ static void make_keys(struct dmm_net *net, const uint8_t secret[32])
 		keys[i][0] = net_hash(master, &uses[i], 1);
 		keys[i][1] = net_hash(master + 2, &uses[i], 1);
 	}
-	net->ip_id = (uint16_t)net_hash(master, uses, 2);
 	for (i = 0; i < NET_PORT_STEPS; i++)
 		net->port_steps[i] = (uint16_t)net_hash(net->port_key, &i, sizeof(i));
 }

@@ -182,15 +182,15 @@ enum net_verdict net_ip_parse(struct dmm_net *net, const uint8_t *p, uint32_t le
 	return drop(&net->stats.bad_ip);
 }
 
-static void build4(struct dmm_net *net, uint8_t *p, const uint8_t *src, const uint8_t *dst,
-		   uint8_t proto, uint8_t ecn, uint32_t len)
+static void build4(uint8_t *p, const uint8_t *src, const uint8_t *dst, uint8_t proto, uint8_t ecn,
+		   uint32_t len)
 {
 	uint16_t sum;
 
 	p[0] = 0x45;
 	p[1] = ecn;
 	put16(p + 2, NET_HEADER4 + len);
-	put16(p + 4, net->ip_id++); /* any will do for what is never cut (RFC 6864 4.1) */
+	put16(p + 4, 0); /* what is never cut needs no name (RFC 6864 4.1), and counts nothing */
 	put16(p + 6, DONT_FRAGMENT);
 	p[8] = TTL;
 	p[9] = proto;
@@ -208,7 +208,7 @@ uint32_t net_ip_build(struct dmm_net *net, uint8_t *p, const struct dmm_endpoint
 	uint32_t label;
 
 	if (v4) {
-		build4(net, p, local->addr, remote->addr, proto, ecn, len);
+		build4(p, local->addr, remote->addr, proto, ecn, len);
 		return NET_HEADER4;
 	}
 	/* RFC 6437: one label for each flow, evenly spread */

@@ -357,7 +357,6 @@ struct dmm_net {
 
 	struct net_reply replies[NET_REPLIES];
 	uint32_t reply_head, n_replies;
-	uint16_t ip_id;
 	uint16_t first_port, last_port;
 	uint16_t port_steps[NET_PORT_STEPS]; /* ports.c */
 	uint64_t cookie_at;		     /* when one was sent last */
