@@ -67,7 +67,7 @@ struct dmm_net_stats {
 	uint64_t memory;				 /* bytes of buffers in use, now */
 
 	uint64_t packets_in, packets_out;
-	uint64_t bad_ip, bad_checksum, not_ours, bad_tcp; /* dropped */
+	uint64_t bad_ip, bad_checksum, not_ours, bad_tcp, other_proto; /* dropped */
 	uint64_t fragments_in, reassembled, fragments_dropped;
 	uint64_t segs_in, segs_out;
 	uint64_t resets_in, resets_out;

@@ -270,6 +270,7 @@ static const struct field stats[] = {
 	STAT(bad_ip),
 	STAT(bad_checksum),
 	STAT(not_ours),
+	STAT(other_proto),
 	STAT(bad_tcp),
 	STAT(segs_in),
 	STAT(resets_in),

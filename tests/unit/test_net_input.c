@@ -725,6 +725,61 @@ static void extension_headers_are_read(void **state)
 		establish(&r, NULL, 0);
 		put_with_header(&r, cases[i].next, cases[i].header);
 		assert_int_equal((r.events & DMM_EV_READABLE) != 0, cases[i].good);
+		assert_int_equal(stats_of(&r).other_proto, cases[i].next == 51);
+		close_rig(&r);
+	}
+}
+
+/* The bytes [@from, @to) of an IPv6 packet's payload, which begins with a header @next. */
+static void put_fragment6(struct rig *r, const uint8_t *packet, size_t len, uint8_t next,
+			  size_t from, size_t to)
+{
+	uint8_t f[2000];
+
+	memcpy(f, packet, 40);
+	f[6] = 44;
+	segment_put16(f + 4, (uint32_t)(8 + to - from));
+	f[40] = next;
+	f[41] = 0;
+	segment_put16(f + 42, (uint32_t)(from | (to + 40 < len)));
+	memset(f + 44, 7, 4);
+	memcpy(f + 48, packet + 40 + from, to - from);
+	dmm_net_input(r->net, f, (uint32_t)(48 + to - from), r->now);
+	settle(r);
+}
+
+/* RFC 8200 4.5: those behind the fragment header are cut too, so they are read when all is there. */
+static void extension_headers_in_fragments_are_read(void **state)
+{
+	const struct {
+		uint8_t next, header[8];
+		bool good;
+	} cases[] = {
+		{ 60, { 6, 0, 1, 4, 0, 0, 0, 0 }, true },
+		{ 60, { 6, 0, 0x5e, 4, 0, 0, 0, 0 }, false },
+		{ 60, { 6, 99, 1, 4, 0, 0, 0, 0 }, false },
+		{ 0, { 6, 0, 1, 4, 0, 0, 0, 0 }, false },  /* only at the beginning */
+		{ 44, { 6, 0, 0, 1, 0, 0, 0, 1 }, false }, /* a fragment of a fragment */
+	};
+	size_t i, len;
+
+	(void)state;
+	for (i = 0; i < DMM_ARRAY_SIZE(cases); i++) {
+		uint8_t packet[2000];
+		struct segment s;
+		struct rig r;
+
+		open_rig(&r, false);
+		establish(&r, NULL, 0);
+		s = segment_of(&r, ACK, "abc", 3);
+		len = segment_build(&s, packet) + 8;
+		memmove(packet + 48, packet + 40, len - 48);
+		memcpy(packet + 40, cases[i].header, 8);
+		put_fragment6(&r, packet, len, cases[i].next, 16, len - 40);
+		put_fragment6(&r, packet, len, cases[i].next, 0, 16);
+		assert_int_equal((r.events & DMM_EV_READABLE) != 0, cases[i].good);
+		assert_int_equal(stats_of(&r).reassembled, 1);
+		assert_int_equal(stats_of(&r).bad_ip, !cases[i].good);
 		close_rig(&r);
 	}
 }
@@ -1010,6 +1065,7 @@ int main(void)
 		cmocka_unit_test(fragments_may_come_twice),
 		cmocka_unit_test(fragments_cost_only_so_much),
 		cmocka_unit_test(extension_headers_are_read),
+		cmocka_unit_test(extension_headers_in_fragments_are_read),
 		cmocka_unit_test(acks_are_delayed_and_every_second_is_not),
 		cmocka_unit_test(reopened_it_begins_behind_what_was_used),
 		cmocka_unit_test(acks_go_by_the_peers_segments),

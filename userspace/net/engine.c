@@ -375,7 +375,7 @@ void dmm_net_input(struct dmm_net *net, const void *data, uint32_t len, uint64_t
 	case NET_VERDICT_DROP:
 		return;
 	case NET_VERDICT_FRAGMENT:
-		if (!net_fragment(net, &packet, &fragment))
+		if (!net_fragment(net, &packet, &fragment) || !net_ip_inside(net, &packet))
 			return;
 		break;
 	case NET_VERDICT_WHOLE:
@@ -387,6 +387,8 @@ void dmm_net_input(struct dmm_net *net, const void *data, uint32_t len, uint64_t
 		net_udp_input(net, &packet);
 	else if (packet.proto == (packet.v4 ? NET_PROTO_ICMP : NET_PROTO_ICMP6))
 		net_icmp_input(net, &packet);
+	else
+		net->stats.other_proto++;
 }
 
 /* Connections take turns, so that one with much to send does not hold up the others. */

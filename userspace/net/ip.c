@@ -182,6 +182,23 @@ enum net_verdict net_ip_parse(struct dmm_net *net, const uint8_t *p, uint32_t le
 	return drop(&net->stats.bad_ip);
 }
 
+bool net_ip_inside(struct dmm_net *net, struct net_packet *packet)
+{
+	struct net_fragment fragment;
+	uint32_t at = 0;
+
+	/* hop-by-hop options stand before all that may be cut */
+	if (!packet->v4 &&
+	    (packet->proto == NEXT_HOP_BY_HOP ||
+	     skip_headers(packet->data, packet->len, &at, &packet->proto, &fragment) <= 0)) {
+		net->stats.bad_ip++;
+		return false;
+	}
+	packet->data += at;
+	packet->len -= at;
+	return true;
+}
+
 static void build4(uint8_t *p, const uint8_t *src, const uint8_t *dst, uint8_t proto, uint8_t ecn,
 		   uint32_t len)
 {

@@ -393,6 +393,9 @@ struct net_fragment {
 
 enum net_verdict net_ip_parse(struct dmm_net *net, const uint8_t *p, uint32_t len,
 			      struct net_packet *ret, struct net_fragment *ret_fragment);
+/* Goes through the extension headers that @packet, put together from fragments, begins with. False: it
+ * is to be dropped. */
+bool net_ip_inside(struct dmm_net *net, struct net_packet *packet);
 /* Writes the header for @len bytes that follow it; returns its length. */
 uint32_t net_ip_build(struct dmm_net *net, uint8_t *p, const struct dmm_endpoint *local,
 		      const struct dmm_endpoint *remote, bool v4, uint8_t proto, uint8_t ecn,
