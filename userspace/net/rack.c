@@ -27,8 +27,9 @@ void net_rack_delivered(struct dmm_net_conn *c, const struct net_sent *sent,
 	const uint64_t rtt = DMM_MAX(c->net->now - sent->sent_at, (uint64_t)RACK_RTT_FLOOR);
 
 	if (sent->times > 1) {
-		/* may be the first copy that arrived: then the ACK came too soon for the last */
-		if (c->ts_ok && s->opt.has_ts) {
+		/* may be the first copy that arrived: then the ACK came too soon for the last. Behind a
+		 * gap, what is echoed is of what came before it (RFC 7323 4.3), and tells nothing */
+		if (c->ts_ok && s->opt.has_ts && seq_leq(sent->end, s->ack)) {
 			const uint32_t sent_ts = net_ts_now(c) - (uint32_t)(rtt / NET_MS);
 
 			if (seq_lt(s->opt.ts_ecr, sent_ts))
