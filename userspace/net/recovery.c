@@ -338,6 +338,8 @@ static void enter_recovery(struct dmm_net_conn *c, enum net_congested why)
 {
 	remember(c);
 	c->recovery = NET_RECOVERY;
+	c->probe &= !c->tlp_out; /* RFC 8985 7.1: what a probe hid is repaired and paid for now */
+	c->tlp_out = false;
 	c->prr_flight = DMM_MAX(c->snd_nxt - c->snd_una, c->mss);
 	c->prr_delivered = c->prr_out = 0;
 	c->ssthresh = c->cc->on_congested(c, why);
