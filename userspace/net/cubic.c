@@ -22,7 +22,8 @@ struct cubic {
 	uint32_t cwnd_prior, rest, est_rest;
 	uint32_t k_ms;
 	uint32_t round_end;
-	uint64_t epoch; /* 0: a new one begins with the next ACK */
+	uint64_t last;	/* ACK of this epoch; 0: a new one begins with the next */
+	uint64_t epoch; /* how long it has lasted */
 	uint64_t last_min, this_min, css_min;
 	uint8_t samples, css_rounds; /* css_rounds: of conservative slow start; 0: not in it */
 	bool started;		     /* slow start was left once: RFC 9406 is only for the first */
@@ -119,7 +120,7 @@ static void slow_start(struct dmm_net_conn *c, struct cubic *q, const struct net
 /* RFC 9438 4.2: K = cbrt((W_max - cwnd) / C) in segments and seconds, C = 0.4. */
 static void begin_epoch(struct dmm_net_conn *c, struct cubic *q)
 {
-	q->epoch = c->net->now ? c->net->now : 1;
+	q->epoch = 0;
 	q->w_est = c->cwnd;
 	q->rest = q->est_rest = 0;
 	if (c->cwnd < q->w_max) {
@@ -153,20 +154,29 @@ static void grow_estimate(struct dmm_net_conn *c, struct cubic *q, uint32_t byte
 	q->est_rest = (uint32_t)(by % c->cwnd);
 }
 
+/* RFC 9438 4.2: the time in which the window did not hold sending back does not count. While it
+ * does, ACKs are no more than a round trip apart. */
+static void pass_time(struct dmm_net_conn *c, struct cubic *q)
+{
+	if (!q->last)
+		begin_epoch(c, q);
+	else
+		q->epoch += DMM_MIN(c->net->now - q->last, c->srtt);
+	q->last = DMM_MAX(c->net->now, (uint64_t)1);
+}
+
 static void avoid(struct dmm_net_conn *c, struct cubic *q, uint32_t bytes)
 {
-	uint64_t t, by;
 	uint32_t target;
+	uint64_t by;
 
-	if (!q->epoch)
-		begin_epoch(c, q);
-	t = c->net->now - q->epoch;
+	pass_time(c, q);
 	grow_estimate(c, q, bytes);
-	if (curve(c, q, t / NET_MS) < q->w_est) { /* the Reno-friendly region */
+	if (curve(c, q, q->epoch / NET_MS) < q->w_est) { /* the Reno-friendly region */
 		c->cwnd = DMM_MAX(c->cwnd, q->w_est);
 		return;
 	}
-	target = curve(c, q, (t + c->srtt) / NET_MS);
+	target = curve(c, q, (q->epoch + c->srtt) / NET_MS);
 	target = DMM_MIN(DMM_MAX(target, c->cwnd), c->cwnd + c->cwnd / 2);
 	by = (uint64_t)bytes * (target - c->cwnd) + q->rest;
 	q->rest = (uint32_t)(by % c->cwnd);
@@ -189,7 +199,7 @@ static uint32_t on_congested(struct dmm_net_conn *c, enum net_congested why)
 
 	q->started = true;
 	q->css_rounds = 0;
-	q->epoch = 0;
+	q->last = 0;
 	q->cwnd_prior = c->cwnd;
 	/* RFC 9438 4.7: where there was less than before, others want some; leave it sooner */
 	q->w_max = c->cwnd < q->w_max ? (uint32_t)((uint64_t)c->cwnd * 17 / 20) : c->cwnd;
@@ -203,7 +213,7 @@ static void on_undo(struct dmm_net_conn *c)
 	struct cubic *q = state(c);
 
 	q->w_max = DMM_MAX(q->w_max, q->cwnd_prior);
-	q->epoch = 0;
+	q->last = 0;
 }
 
 const struct net_congestion_ops net_cubic = {
