@@ -19,7 +19,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../
 from dmmtest import OUT, SLOW, World, alive, amount, main, test, wait_for
 from leaks import fds_of, table_sizes, tuples_left, xdp_sockets
 
-KILLS = amount(20, 200)
+KILLS = amount(10, 200)
 SEED = int(os.environ.get("SEED", 0)) or 1
 SWAP_LOAD = os.path.join(OUT, "tests/net/swap_load")
 LOAD_PORTS = (8207, 8208)

@@ -9,7 +9,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
 from copytree import BUILT, Copy
-from dmmtest import main, test
+from dmmtest import long_test, main, test
 
 def finds(patch, file, word, symptom, n=1, **env):
     """The @n tests of @file with @word in their name fail on the planted bug, and say @symptom."""
@@ -29,7 +29,7 @@ def a_clean_end_of_a_killed_instance_is_found(w):
           r"AssertionError: .*(accepted|mid_slow_response|after_fin): eof", n=2)
 
 
-@test
+@long_test
 def a_policy_that_is_deleted_first_is_found(w):
     finds("net-swap-emptied-slot.patch", "test_swap.py", "no_connect_sees_half_a_policy",
           r"met no policy|no rule decided|against their generation", SWAPS="500")

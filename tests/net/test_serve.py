@@ -250,7 +250,7 @@ def clients_whose_answers_leave_by_another_interface_are_the_kernels(w):
     assert explained(w, f"{w.client4}:{PORT}", w.server4) == ("userspace", "web")
 
 
-def gets_an_answer(addr, source=None, seconds=1.5):
+def gets_an_answer(addr, source=None, seconds=0.7):
     with socket.socket(socket.AF_INET6 if ":" in addr else socket.AF_INET) as s:
         s.settimeout(seconds * SLOW)
         if source:

@@ -19,7 +19,7 @@ from leaks import fds_of, table_sizes, tuples_left, xdp_sockets
 from serving import PORT, ServeWorld, Talk, connect
 
 SEED = int(os.environ.get("SEED", 0)) or 1
-KILLS = amount(20, 200)
+KILLS = amount(10, 200)
 PAYLOAD = bytes(range(256)) * 400  # more than a window
 CLIENTS = 6
 

@@ -14,7 +14,7 @@ from dmmtest import OUT, World, amount, bpf_objects, main, sh, test, wait_for
 from flows import Flows
 
 ECHO = 8601
-UPGRADES = amount(10, 100)
+UPGRADES = amount(5, 100)
 EACH = 25  # flows of each IP version on each stack: a hundred
 
 # What the other build has changed, so that its programs are others.
