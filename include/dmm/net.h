@@ -181,7 +181,7 @@ int dmm_net_udp_open(struct dmm_net *net, const struct dmm_endpoint *local,
 /* What it has to send still goes. */
 void dmm_net_udp_close(struct dmm_net_udp *udp);
 /* @to NULL: the remote end it was opened with. -EMSGSIZE: it would have to be cut (RFC 8085 3.2),
- * -EAGAIN: as much waits already as may. */
+ * -EAGAIN: as much waits already as may; that is less where memory is short. */
 int dmm_net_udp_send(struct dmm_net_udp *udp, const struct dmm_endpoint *to, const void *buf,
 		     size_t len);
 /* The oldest datagram, cut to @len, with its ends; returns its whole length. -EAGAIN: there is

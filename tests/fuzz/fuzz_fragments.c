@@ -194,7 +194,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 					 .max_udp = 1,
 					 .send_buffer = 4096,
 					 .receive_buffer = 70000,
-					 .buffer_memory = 1300000 };
+					 .buffer_memory = 4 << 20 };
 	const size_t len = dmm_net_memory(&config);
 	struct dmm_net_stats stats;
 	unsigned int i;

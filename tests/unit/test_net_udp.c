@@ -206,6 +206,89 @@ static void who_does_not_read_loses(void **state)
 	assert_int_equal(netsim_end(sim), 0);
 }
 
+/* Whatever its buffer may hold: what one socket leaves unread, or does not get rid of, is not all that
+ * there is, of chunks or of datagrams. */
+static void one_socket_leaves_some_for_others(void **state)
+{
+	const uint64_t memory[] = { 256 << 10, 64 << 20 };
+	const uint32_t places[] = { (256 << 10) / 4096, 8 * 4 + 1024 };
+	unsigned int i, n;
+
+	(void)state;
+	for (i = 0; i < DMM_ARRAY_SIZE(memory); i++) {
+		const struct netsim_params params = { .seed = 1,
+						      .config = {
+							      { .max_udp = 8,
+								.buffer_memory = memory[i],
+								.send_buffer = 16 << 20,
+								.receive_buffer = 16 << 20 },
+							      { .max_udp = 8,
+								.buffer_memory = memory[i],
+								.receive_buffer = 16 << 20 } } };
+		struct netsim *sim = netsim_new(&params);
+		struct dmm_net_udp *client = open_udp(sim, 0, 1000, 53),
+				   *other = open_udp(sim, 0, 1001, 53),
+				   *server = open_udp(sim, 1, 53, 0);
+		const struct dmm_endpoint to = netsim_endpoint(sim, 0, 1000);
+		struct dmm_net_stats stats;
+
+		for (n = 0; n < places[i]; n++) { /* all at a time */
+			const int r = dmm_net_udp_send(client, NULL, NULL, 0);
+
+			assert_int_equal(r, r < 0 ? -EAGAIN : 0);
+		}
+		assert_int_equal(dmm_net_udp_send(other, NULL, "x", 1), 0);
+		for (n = 0; n < places[i]; n++) { /* one by one */
+			netsim_run(sim, NETSIM_MS);
+			assert_int_equal(dmm_net_udp_send(client, NULL, "x", 1), 0);
+		}
+		netsim_run(sim, NETSIM_MS);
+		dmm_net_get_stats(netsim_engine(sim, 1), &stats);
+		assert_in_range(stats.udp_in, places[i] / 6, places[i] / 4);
+		assert_int_equal(stats.no_memory, 0);
+		assert_int_equal(dmm_net_udp_send(server, &to, "x", 1), 0);
+		netsim_run(sim, NETSIM_MS);
+		dmm_net_udp_close(server);
+		dmm_net_udp_close(client);
+		dmm_net_udp_close(other);
+		assert_int_equal(netsim_end(sim), 0);
+	}
+}
+
+/* Neither holds up the other: at most 16 in a row while both have something. */
+static void connections_and_datagrams_take_turns(void **state)
+{
+	struct netsim *sim = netsim_new(&plain);
+	struct dmm_net *net = netsim_engine(sim, 0);
+	struct dmm_net_udp *client = open_udp(sim, 0, 1000, 53);
+	const struct dmm_endpoint to = netsim_endpoint(sim, 1, 80);
+	unsigned int left[2] = { 60, 60 }, run = 0, i;
+	struct dmm_net_conn *conns[60];
+	bool udp, before = false;
+	uint8_t p[1500];
+
+	(void)state;
+	for (i = 0; i < 60; i++) { /* SYNs and datagrams, as many of each */
+		const struct dmm_endpoint local = netsim_endpoint(sim, 0, (uint16_t)(2000 + i));
+
+		assert_int_equal(
+			dmm_net_connect(net, &local, &to, NULL, netsim_now(sim), &conns[i]), 0);
+		assert_int_equal(dmm_net_udp_send(client, NULL, "x", 1), 0);
+	}
+	while (left[0] + left[1]) {
+		assert_true(dmm_net_output(net, p, sizeof(p), netsim_now(sim)) > 0);
+		udp = p[9] == 17;
+		run = udp == before ? run + 1 : 1;
+		assert_true(run <= 16 || !left[!udp]);
+		before = udp;
+		left[udp]--;
+	}
+	for (i = 0; i < 60; i++)
+		dmm_net_abort(conns[i]);
+	dmm_net_udp_close(client);
+	assert_int_equal(netsim_end(sim), 0);
+}
+
 /* Not even those that were queued before the MTU became less. */
 static void nothing_is_longer_than_the_mtu(void **state)
 {
@@ -317,6 +400,8 @@ int main(void)
 		cmocka_unit_test(identifications_tell_nothing),
 		cmocka_unit_test(unsound_datagrams_are_dropped),
 		cmocka_unit_test(who_does_not_read_loses),
+		cmocka_unit_test(one_socket_leaves_some_for_others),
+		cmocka_unit_test(connections_and_datagrams_take_turns),
 		cmocka_unit_test(nothing_is_longer_than_the_mtu),
 		cmocka_unit_test(icmp_reaches_the_socket),
 	};

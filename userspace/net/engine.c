@@ -415,6 +415,26 @@ static uint32_t output_of_next(struct dmm_net *net, uint8_t *p, uint32_t room)
 	return 0;
 }
 
+/* As do all of them and UDP. */
+static uint32_t output_of_either(struct dmm_net *net, uint8_t *p, uint32_t room)
+{
+	uint32_t i, len;
+
+	for (i = 0; i < 2; i++) {
+		if (!net->kind_turn) {
+			net->udp_next = !net->udp_next;
+			net->kind_turn = TURN;
+		}
+		len = net->udp_next ? net_udp_output(net, p, room) : output_of_next(net, p, room);
+		if (len) {
+			net->kind_turn--;
+			return len;
+		}
+		net->kind_turn = 0;
+	}
+	return 0;
+}
+
 uint32_t dmm_net_output(struct dmm_net *net, void *buf, uint32_t room, uint64_t now)
 {
 	uint32_t len;
@@ -422,9 +442,7 @@ uint32_t dmm_net_output(struct dmm_net *net, void *buf, uint32_t room, uint64_t 
 	net->now = now;
 	len = net_reply_output(net, buf, room);
 	if (!len)
-		len = output_of_next(net, buf, room);
-	if (!len)
-		len = net_udp_output(net, buf, room);
+		len = output_of_either(net, buf, room);
 	net->stats.packets_out += len > 0;
 	return len;
 }

@@ -333,6 +333,9 @@ struct dmm_net {
 	struct net_conn_list output, events, waiting; /* waiting: TIME-WAIT, the oldest first */
 	uint32_t
 		turn; /* segments that the first of @output may still send before the next's turn */
+	uint32_t
+		kind_turn; /* packets that connections, or UDP, may still send before the other's */
+	bool udp_next;	   /* it is UDP's */
 
 	struct net_pool conns, chunks, sents, ranges, datagrams, udps;
 	struct dmm_net_conn **hash, **listeners;

@@ -98,6 +98,21 @@ void dmm_net_udp_close(struct dmm_net_udp *u)
 	net_pool_put(&net->udps, u);
 }
 
+/* A datagram costs a chunk at least. */
+static uint32_t cost_of(uint32_t len)
+{
+	return DMM_MAX(len, NET_CHUNK);
+}
+
+/* May a queue of @held bytes take @len more? A quarter of what is left is for it, as for connections
+ * (buffers.c), of chunks and of datagrams: those of a queue nobody reads are not all there are. */
+static bool has_room(const struct dmm_net *net, uint32_t held, uint32_t len, uint32_t most)
+{
+	const uint64_t left = DMM_MIN(net_pool_left(&net->chunks), net_pool_left(&net->datagrams));
+
+	return held + cost_of(len) <= DMM_MIN(left * NET_CHUNK / 4, (uint64_t)most);
+}
+
 static struct net_datagram *new_datagram(struct dmm_net *net, const struct dmm_endpoint *local,
 					 const struct dmm_endpoint *remote, const void *data,
 					 uint32_t len)
@@ -135,12 +150,6 @@ struct dmm_net_udp *dmm_net_udp_event(struct dmm_net *net, void **ret_user)
 
 /* --- receiving --- */
 
-/* A datagram costs a chunk at least. */
-static uint32_t cost_of(uint32_t len)
-{
-	return DMM_MAX(len, NET_CHUNK);
-}
-
 /* The length of the datagram with its header, 0: it is bad. */
 static uint32_t check(const struct net_packet *packet)
 {
@@ -175,7 +184,7 @@ void net_udp_input(struct dmm_net *net, const struct net_packet *packet)
 	memcpy(&remote.port, packet->data, 2);
 	memcpy(&local.port, packet->data + 2, 2);
 	u = find(net, &local, &remote);
-	if (!u || u->received_bytes + cost_of(len) > net->receive_buffer) {
+	if (!u || !has_room(net, u->received_bytes, len, net->receive_buffer)) {
 		net->stats.udp_dropped++;
 		return;
 	}
@@ -248,7 +257,7 @@ int dmm_net_udp_send(struct dmm_net_udp *u, const struct dmm_endpoint *to, const
 		return -EHOSTUNREACH;
 	if (len > net->mtu - headers(net_is_v4(to->addr)))
 		return -EMSGSIZE;
-	if (u->waiting_bytes + cost_of((uint32_t)len) > net->send_buffer)
+	if (!has_room(net, u->waiting_bytes, (uint32_t)len, net->send_buffer))
 		return -EAGAIN;
 	d = new_datagram(net, &u->local, to, buf, (uint32_t)len);
 	if (!d)
