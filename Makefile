@@ -38,7 +38,7 @@ test: ## everything: install packages, build, run all tests (as root; T=word pic
 	$(BUILD) all tests
 	$(if $(SAN),,$(BUILD) SAN=1 O=$(O)-san tests-unit)
 	$(Q)$(RUN) --root $(TESTS_BPF) $(filter-out $(TESTS_BESIDE),$(TESTS_NET)) --beside $(TESTS_BESIDE) \
-		--beside $(TESTS_VM) --user $(TESTS_CHECK) $(TESTS_UNIT) \
+		$(TESTS_VM) --beside --user $(TESTS_CHECK) $(TESTS_UNIT) \
 		$(if $(SAN),,$(TESTS_UNIT_C:$(O)/%=$(O)-san/%))
 
 test-unit: ## tests that need nothing (SAN=1: with sanitizers)
