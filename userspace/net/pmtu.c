@@ -49,10 +49,11 @@ void net_black_hole(struct dmm_net_conn *c)
 	const struct net_sent *first = TAILQ_FIRST(&c->sent);
 	const uint32_t mtu = c->path_mtu ? c->path_mtu : c->net->mtu;
 	const uint32_t least = c->v4 ? NET_MIN_MTU : NET_MIN_MTU6;
+	const uint32_t headers =
+		(c->v4 ? NET_HEADER4 : NET_HEADER6) + NET_TCP_HEADER + (c->ts_ok ? 12 : 0);
 
 	/* what would fit anywhere was not lost for its size */
-	if (!first || first->end - first->seq + NET_HEADER4 + NET_TCP_HEADER <= least ||
-	    c->state < NET_ESTABLISHED)
+	if (!first || first->end - first->seq + headers <= least || c->state < NET_ESTABLISHED)
 		return;
 	if (++c->big_lost < BLACK_HOLE_AFTER)
 		return;
