@@ -3,6 +3,7 @@
 #include "netsim_internal.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -190,9 +191,23 @@ static void accept_one(struct netsim *sim, unsigned int side, struct dmm_net_con
 	c->side = side;
 	c->conn = conn;
 	c->connected = true;
+	c->moved_at = sim->now;
 	s->accepted[s->n_accepted++] = c;
 	add_conn(sim, c);
 	dmm_net_set_user(conn, c);
+}
+
+/* When nothing has come through for a minute the other side may be done with the connection, by the rules:
+ * it has given up a handshake, or its TIME-WAIT is over while our last bytes waited for its ACK. */
+static bool is_outage(const struct netsim_conn *c, int err)
+{
+	return err == ECONNRESET && c->silence >= 60 * NETSIM_SEC;
+}
+
+static void note_silence(struct netsim_conn *c)
+{
+	c->silence = DMM_MAX(c->silence, c->sim->now - c->moved_at);
+	c->moved_at = c->sim->now;
 }
 
 static void on_event(struct netsim *sim, unsigned int side, const struct dmm_net_event *ev)
@@ -208,6 +223,7 @@ static void on_event(struct netsim *sim, unsigned int side, const struct dmm_net
 	sim->side[side].touched = true;
 	if (ev->conn != c->conn)
 		netsim_violation(sim, "an event for a handle that is dead");
+	note_silence(c);
 	c->events |= ev->events;
 	c->connected |= (ev->events & DMM_EV_CONNECTED) != 0;
 	if (ev->events & DMM_EV_WRITABLE)
@@ -218,8 +234,12 @@ static void on_event(struct netsim *sim, unsigned int side, const struct dmm_net
 	if (ev->events & DMM_EV_ERROR) {
 		c->err = ev->err;
 		c->conn = NULL;
-		if (!c->may_fail)
+		if (is_outage(c, ev->err)) {
+			sim->seen.outages++;
+			c->closed = true;
+		} else if (!c->may_fail) {
 			netsim_violation(sim, strerror(ev->err));
+		}
 	}
 	if (ev->events & DMM_EV_CLOSED) {
 		if (!c->closing)
@@ -713,6 +733,7 @@ int netsim_connect(struct netsim *sim, unsigned int side, uint16_t local_port, u
 
 	c->sim = sim;
 	c->side = side;
+	c->moved_at = sim->now;
 	r = dmm_net_connect(sim->side[side].net, &local, &remote, c, sim->now, &c->conn);
 	if (r < 0)
 		c->conn = NULL;

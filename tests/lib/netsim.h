@@ -35,7 +35,7 @@ struct netsim_link {
 struct netsim_seen {
 	uint64_t packets, lost, queue_full, dead, stalled, reordered, duplicated, corrupted, recut;
 	uint64_t fragmented, forged_resets, forged_syns, too_big, told_too_big;
-	uint64_t zero_windows, resets;
+	uint64_t zero_windows, resets, outages;
 };
 
 struct netsim_params {
@@ -67,6 +67,7 @@ struct netsim_conn {
 	int err;
 	uint32_t events; /* all seen */
 	uint32_t most_held;
+	uint64_t moved_at, silence; /* when something happened to it last; the longest without */
 	/* for what must hold from one step to the next */
 	struct netsim_conn *peer;
 	struct dmm_net_info info;

@@ -320,6 +320,7 @@ static void every_seed_holds(void **state)
 	       (unsigned long long)found->bytes >> 20);
 	assert_int_equal(found->bad, 0);
 	assert_int_equal(found->worlds, n);
+	assert_true(found->seen.outages <= n / 1000);
 }
 
 #define COUNTER(name)                                                                              \
