@@ -121,6 +121,7 @@ struct net_segment {
  * in order of the time of sending those of which nothing is known yet (RFC 8985 5.1). */
 struct net_sent {
 	TAILQ_ENTRY(net_sent) by_seq, by_time;
+	struct net_sent *run; /* of the first and the last of a row of sacked ones: the other end */
 	uint64_t sent_at;
 	uint32_t seq, end;
 	bool syn, fin;
@@ -233,7 +234,8 @@ struct dmm_net_conn {
 
 	/* Loss recovery (recovery.c) */
 	struct net_sent_list sent, sent_by_time;
-	struct net_sent *sack_high; /* the highest sacked, where the search begins; or NULL */
+	struct net_sent *sack_high; /* the highest sacked, or NULL */
+	uint32_t sack_credit;	    /* steps that searching may still take (recovery.c) */
 	struct net_sent *lost_hint; /* none before it is to be sent again; NULL: unknown */
 	struct {
 		uint32_t start, end;
@@ -367,6 +369,7 @@ struct dmm_net {
 	uint64_t fragments_until; /* the first of them is dropped, or one before it was; 0: none */
 	uint8_t *assembled;	  /* 64 KiB: a packet that was put together */
 
+	uint64_t sack_steps; /* for tests: of all searches for what SACKs tell of */
 	struct dmm_net_stats stats;
 };
 

@@ -15,6 +15,11 @@
 #include "net/seq.h"
 
 #define DUP_THRESH 3
+/* Steps of searching for what a SACK tells of: so many are paid for by each ACK, and by each segment
+ * that was sent: it may have to be passed. */
+#define STEPS_OF_ACK  128
+#define STEPS_OF_SENT 2
+#define MAX_CREDIT    (1u << 17)
 
 static uint32_t size_of(const struct net_sent *sent)
 {
@@ -37,6 +42,7 @@ struct net_sent *net_sent_new(struct dmm_net_conn *c)
 	}
 	*sent = (struct net_sent){ .seq = 0 };
 	c->n_sent++;
+	c->sack_credit += STEPS_OF_SENT;
 	return sent;
 }
 
@@ -68,6 +74,22 @@ static void set_lost(struct dmm_net_conn *c, struct net_sent *sent, bool lost)
 		c->n_to_resend += lost ? 1u : -1u;
 }
 
+static void set_sacked(struct dmm_net_conn *c, struct net_sent *sent)
+{
+	struct net_sent *before = TAILQ_PREV(sent, net_sent_list, by_seq);
+	struct net_sent *after = TAILQ_NEXT(sent, by_seq);
+	struct net_sent *first = before && before->sacked ? before->run : sent;
+	struct net_sent *last = after && after->sacked ? after->run : sent;
+
+	first->run = last;
+	last->run = first;
+	sent->sacked = true;
+	c->sacked_bytes += size_of(sent);
+	c->n_sacked++;
+	if (!c->sack_high || seq_gt(sent->seq, c->sack_high->seq))
+		c->sack_high = sent;
+}
+
 static void not_sacked(struct dmm_net_conn *c, struct net_sent *sent)
 {
 	if (sent->sacked) {
@@ -77,11 +99,23 @@ static void not_sacked(struct dmm_net_conn *c, struct net_sent *sent)
 	sent->sacked = false;
 }
 
+/* It is the first of all, so it is the first of its row. */
+static void leave_run(struct net_sent *sent)
+{
+	struct net_sent *next = TAILQ_NEXT(sent, by_seq), *last = sent->run;
+
+	if (!sent->sacked || last == sent)
+		return;
+	next->run = last;
+	last->run = next;
+}
+
 void net_sent_free(struct dmm_net_conn *c, struct net_sent *sent)
 {
 	no_time(c, sent);
 	set_retrans(c, sent, false);
 	set_lost(c, sent, false);
+	leave_run(sent);
 	not_sacked(c, sent);
 	if (c->sack_high == sent)
 		c->sack_high = NULL;
@@ -160,7 +194,7 @@ uint32_t net_pipe(const struct dmm_net_conn *c)
 bool net_recovery_is_sound(const struct dmm_net_conn *c)
 {
 	uint32_t n = 0, sacked = 0, lost = 0, retrans = 0, again = 0, at = c->snd_una;
-	const struct net_sent *sent;
+	const struct net_sent *sent, *before = NULL, *first = NULL, *high = NULL;
 
 	for (sent = TAILQ_FIRST(&c->sent); sent; sent = TAILQ_NEXT(sent, by_seq)) {
 		if (sent->seq != at || !seq_lt(sent->seq, sent->end))
@@ -173,9 +207,18 @@ bool net_recovery_is_sound(const struct dmm_net_conn *c)
 		again += sent->lost && !sent->retrans;
 		if (sent->sacked && (sent->lost || sent->retrans || sent->timed))
 			return false;
+		if (sent->sacked && !(before && before->sacked))
+			first = sent;
+		if (before && before->sacked && !sent->sacked &&
+		    (before->run != first || first->run != before))
+			return false;
+		if (sent->sacked)
+			high = sent;
+		before = sent;
 	}
-	return n == c->n_sent && (!n || at == c->snd_nxt) && sacked == c->sacked_bytes &&
-	       lost == c->lost_bytes && retrans == c->retrans_bytes && again == c->n_to_resend;
+	return high == c->sack_high && (!high || high->run == first) && n == c->n_sent &&
+	       (!n || at == c->snd_nxt) && sacked == c->sacked_bytes && lost == c->lost_bytes &&
+	       retrans == c->retrans_bytes && again == c->n_to_resend;
 }
 
 /* --- what an ACK says --- */
@@ -190,11 +233,63 @@ static void delivered(struct dmm_net_conn *c, struct net_sent *sent, const struc
 	net_rack_delivered(c, sent, s);
 }
 
-static void take_block(struct dmm_net_conn *c, uint32_t start, uint32_t end,
+/* Those that are not sacked, one after the other. */
+static struct net_sent *next_open(const struct net_sent *sent)
+{
+	struct net_sent *next = TAILQ_NEXT(sent, by_seq);
+
+	return next && next->sacked ? TAILQ_NEXT(next->run, by_seq) : next;
+}
+
+static struct net_sent *last_open(const struct net_sent *sent)
+{
+	struct net_sent *before = TAILQ_PREV(sent, net_sent_list, by_seq);
+
+	return before && before->sacked ? TAILQ_PREV(before->run, net_sent_list, by_seq) : before;
+}
+
+/* The peer chooses what is searched, so the steps are counted (CVE-2019-11478): out of credit, what
+ * he tells is left out, and has to be told again. */
+static bool may_step(struct dmm_net_conn *c)
+{
+	if (!c->sack_credit)
+		return false;
+	c->sack_credit--;
+	c->net->sack_steps++;
+	return true;
+}
+
+/* The first that is not sacked and ends behind @at: from the front, or from the highest sacked, if
+ * that is nearer. False: out of credit. */
+static bool search(struct dmm_net_conn *c, uint32_t at, struct net_sent **ret)
+{
+	const struct net_sent *high = c->sack_high;
+	struct net_sent *sent = TAILQ_FIRST(&c->sent), *before;
+
+	if (high && (int32_t)(high->seq - at) < (int32_t)(at - c->snd_una)) {
+		sent = TAILQ_NEXT(high, by_seq);
+		before = TAILQ_PREV(high->run, net_sent_list, by_seq);
+		for (; before && seq_gt(before->end, at); before = last_open(before)) {
+			if (!may_step(c))
+				return false;
+			sent = before;
+		}
+	} else if (sent->sacked) {
+		sent = TAILQ_NEXT(sent->run, by_seq);
+	}
+	for (; sent && seq_leq(sent->end, at); sent = next_open(sent))
+		if (!may_step(c))
+			return false;
+	*ret = sent;
+	return true;
+}
+
+/* False: it was left out. */
+static bool take_block(struct dmm_net_conn *c, uint32_t start, uint32_t end,
 		       const struct net_segment *s, struct net_acked *a)
 {
-	struct net_sent *sent = TAILQ_FIRST(&c->sent);
 	struct net_acked of_sack = { .rtt = 1 };
+	struct net_sent *sent, *next;
 	uint32_t from = start;
 	unsigned int i;
 
@@ -202,24 +297,22 @@ static void take_block(struct dmm_net_conn *c, uint32_t start, uint32_t end,
 		if (c->seen[i].start == start && seq_leq(c->seen[i].end, end))
 			from = c->seen[i].end;
 	if (from == end)
-		return;
-	if (c->sack_high && seq_leq(c->sack_high->seq, from))
-		sent = c->sack_high;
-	for (; sent && seq_lt(sent->seq, end); sent = TAILQ_NEXT(sent, by_seq)) {
-		if (sent->sacked || seq_lt(sent->seq, start) || seq_gt(sent->end, end))
-			continue;
+		return true;
+	if (!search(c, from, &sent))
+		return false;
+	if (sent && seq_lt(sent->seq, start))
+		sent = next_open(sent);
+	for (; sent && seq_leq(sent->end, end); sent = next) {
+		next = next_open(sent);
 		delivered(c, sent, s, &of_sack);
 		no_time(c, sent);
 		set_retrans(c, sent, false);
 		set_lost(c, sent, false);
-		sent->sacked = true;
-		c->sacked_bytes += size_of(sent);
-		c->n_sacked++;
-		if (!c->sack_high || seq_gt(sent->seq, c->sack_high->seq))
-			c->sack_high = sent;
+		set_sacked(c, sent);
 		a->sacked_new = true;
 	}
 	a->delivered += of_sack.delivered;
+	return true;
 }
 
 /* RFC 2883 4: the first block is a duplicate if it is acknowledged or inside the second. */
@@ -250,6 +343,7 @@ static void take_sack(struct dmm_net_conn *c, const struct net_segment *s, struc
 {
 	const struct net_options *o = &s->opt;
 	unsigned int i = 0;
+	bool all = true;
 
 	c->net->stats.sack_in++;
 	if (is_dsack(s)) {
@@ -259,8 +353,10 @@ static void take_sack(struct dmm_net_conn *c, const struct net_segment *s, struc
 	for (; i < o->n_sack; i++) /* anything else is forged or old (RFC 2018, 5961) */
 		if (seq_lt(o->sack[i].start, o->sack[i].end) && seq_gt(o->sack[i].start, s->ack) &&
 		    seq_leq(o->sack[i].end, c->snd_nxt))
-			take_block(c, o->sack[i].start, o->sack[i].end, s, a);
+			all &= take_block(c, o->sack[i].start, o->sack[i].end, s, a);
 	memcpy(c->seen, o->sack, sizeof(c->seen));
+	if (!all)
+		memset(c->seen, 0, sizeof(c->seen));
 }
 
 /* The peer has a part of a segment: the rest of it is a segment. */
@@ -479,6 +575,7 @@ void net_recovery_ack(struct dmm_net_conn *c, const struct net_segment *s, struc
 
 	if (a->dup)
 		c->net->stats.dup_acks_in++;
+	c->sack_credit = DMM_MIN(c->sack_credit + STEPS_OF_ACK, MAX_CREDIT);
 	if (c->sack_ok && s->opt.n_sack)
 		take_sack(c, s, a);
 	take_cumulative(c, s, a);
