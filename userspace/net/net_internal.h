@@ -204,7 +204,11 @@ struct dmm_net_conn {
 	uint32_t snd_edge; /* the farthest that the peer ever allowed */
 	uint32_t mss;	   /* bytes of data in a full segment */
 	uint16_t peer_mss;
-	uint16_t path_mtu; /* 0: that of the interface */
+	uint16_t path_mtu;    /* 0: that of the interface */
+	uint16_t mtu_before;  /* what it was before it was guessed to be less; 0: it was not */
+	uint8_t mtu_tries;    /* of a larger one, in vain */
+	uint32_t mtu_try_end; /* of the segment that tries one */
+	uint64_t mtu_try_at;  /* when one may be sent */
 	uint8_t snd_scale, rcv_scale;
 	uint8_t dup_acks;
 	uint8_t backoff; /* RTOs in a row; also of probes */
@@ -611,6 +615,11 @@ void net_heard(struct dmm_net_conn *c);
 /* pmtu.c */
 
 void net_pmtu_lower(struct dmm_net_conn *c, uint32_t mtu);
+/* How many bytes the next full segment is to have: now and then, where @most allows it, more than
+ * others, to see whether it arrives (RFC 4821). */
+uint32_t net_pmtu_try(struct dmm_net_conn *c, uint32_t most);
+/* What @sent says of that: it arrived. */
+void net_pmtu_arrived(struct dmm_net_conn *c, const struct net_sent *sent);
 void net_icmp_error(struct dmm_net *net, const struct dmm_icmp *error);
 /* After an RTO: full segments that never arrive, small ones that do (RFC 4821). */
 void net_black_hole(struct dmm_net_conn *c);

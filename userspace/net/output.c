@@ -228,7 +228,10 @@ static uint32_t send_new(struct dmm_net_conn *c, uint8_t *p, uint32_t len, bool 
 	if (!sent)
 		return 0;
 	options_len = net_options_data(c, options, true);
-	len = DMM_MIN(len, c->mss + (c->ts_ok ? 12 : 0) - options_len);
+	if (len == c->mss && options_len == (c->ts_ok ? 12u : 0u))
+		len = net_pmtu_try(c, DMM_MIN(net_waiting(c), net_send_edge(c) - c->snd_nxt));
+	else
+		len = DMM_MIN(len, c->mss + (c->ts_ok ? 12 : 0) - options_len);
 	if (c->snd_nxt == c->snd_una)
 		c->progress_at = c->net->now;
 	sent->seq = c->snd_nxt;

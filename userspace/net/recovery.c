@@ -230,6 +230,7 @@ static void delivered(struct dmm_net_conn *c, struct net_sent *sent, const struc
 	a->retrans_acked |= sent->times > 1;
 	if (sent->times == 1 && !a->rtt)
 		a->rtt = DMM_MAX(c->net->now - sent->sent_at, 1u);
+	net_pmtu_arrived(c, sent);
 	net_rack_delivered(c, sent, s);
 }
 
