@@ -39,7 +39,7 @@ test: ## everything: install packages, build, run all tests (as root; T=word pic
 	$(if $(SAN),,$(BUILD) SAN=1 O=$(O)-san tests-unit)
 	$(Q)$(RUN) --root $(TESTS_BPF) $(filter-out $(TESTS_BESIDE),$(TESTS_NET)) --beside $(TESTS_BESIDE) \
 		$(TESTS_VM) --beside --user $(TESTS_CHECK) $(TESTS_UNIT) \
-		$(if $(SAN),,$(TESTS_UNIT_C:$(O)/%=$(O)-san/%))
+		$(if $(SAN),,--beside --user $(TESTS_UNIT_C:$(O)/%=$(O)-san/%))
 
 test-unit: ## tests that need nothing (SAN=1: with sanitizers)
 	$(BUILD) all tests-unit
