@@ -62,7 +62,7 @@ static void begin(struct rig *r)
 					       .max_conns = 4,
 					       .send_buffer = 4 << 20,
 					       .receive_buffer = 1 << 20,
-					       .buffer_memory = 32 << 20,
+					       .buffer_memory = 128 << 20,
 					       .no_pacing = true };
 	static const uint8_t bytes[FLIGHT * MSS];
 	struct dmm_net_conn *listener;

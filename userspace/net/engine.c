@@ -53,7 +53,7 @@ static bool make_plan(const struct dmm_net_config *config, struct plan *ret)
 		return false;
 	p.conns = config->max_conns + config->max_time_wait;
 	p.chunks = (uint32_t)chunks;
-	p.sents = p.chunks * 4 + 1024;
+	p.sents = p.chunks * NET_SENTS_OF_CHUNK + 1024;
 	p.ranges = p.chunks + 1024;
 	p.datagrams = config->max_udp ? config->max_udp * 4 + 1024 : 0;
 	while (p.hash < p.conns || p.hash < config->max_udp)

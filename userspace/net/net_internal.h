@@ -60,6 +60,7 @@
 #define NET_CE	    3
 
 #define NET_MAX_SACK	   4
+#define NET_SENTS_OF_CHUNK 4   /* segments on their way for each chunk of bytes */
 #define NET_MAX_RANGES	   64  /* of one connection's bytes out of order */
 #define NET_MAX_FRAGMENTED 16  /* packets at a time of which not all fragments came */
 #define NET_REPLIES	   256 /* answers of no connection that wait to be sent */

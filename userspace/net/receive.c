@@ -7,7 +7,8 @@
 #include "net/seq.h"
 
 #define DELAY	     (40 * NET_MS) /* MUST-40: below 0.5 s */
-#define ACK_SEGMENTS 2		   /* SHLD-18: at least every second full one */
+#define FEW_RANGES   4
+#define ACK_SEGMENTS 2 /* SHLD-18: at least every second full one */
 
 void net_held_clear(struct dmm_net_conn *c)
 {
@@ -51,6 +52,21 @@ static bool fit(struct dmm_net_conn *c, struct net_segment *s)
 		c->ack_now = true;
 	}
 	return s->len || (s->flags & NET_FIN);
+}
+
+/* What is out of order may come to nothing: it gets no part of the last eighth of the chunks, and few
+ * ranges where half of them are taken. Adds @s to the ranges. */
+static bool make_part(struct dmm_net_conn *c, const struct net_segment *s, struct net_range *ret)
+{
+	struct net_pool *ranges = &c->net->ranges, *chunks = &c->net->chunks;
+	const bool many = net_pool_left(ranges) > ranges->count / 2;
+
+	if (net_pool_left(chunks) >= chunks->count / 8 + s->len / NET_CHUNK + 2 &&
+	    net_ranges_add(&c->held, ranges, s->seq, s->seq + s->len,
+			   many ? NET_MAX_RANGES : FEW_RANGES, ret))
+		return true;
+	c->net->stats.no_memory++;
+	return false;
 }
 
 static bool store(struct dmm_net_conn *c, const struct net_segment *s)
@@ -99,10 +115,9 @@ static void hold(struct dmm_net_conn *c, const struct net_segment *s)
 		remember_part(c, s->seq);
 		return;
 	}
-	if (!store(c, s))
+	if (!make_part(c, s, &part))
 		return;
-	if (!net_ranges_add(&c->held, &c->net->ranges, s->seq, end, NET_MAX_RANGES, &part))
-		return;
+	store(c, s); /* there is room */
 	remember_part(c, s->seq);
 	/* with SACK, as many as it takes to tell of each new part */
 	if (c->sack_ok && part.start == s->seq && part.end == end)

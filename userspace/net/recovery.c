@@ -28,6 +28,18 @@ static uint32_t size_of(const struct net_sent *sent)
 
 /* --- segments --- */
 
+/* A peer with a tiny MSS needs many for few bytes: what is more than its bytes should need, only out
+ * of the first half, so that they do not run out for others. */
+static bool may_have(const struct dmm_net_conn *c)
+{
+	const struct net_pool *pool = &c->net->sents;
+	const uint32_t left = net_pool_left(pool), half = pool->count / 2;
+	const uint32_t chunks = (c->tx_end - c->snd_una) / NET_CHUNK + 1;
+
+	return c->n_sent < chunks * NET_SENTS_OF_CHUNK ||
+	       (left > half && c->n_sent < (left - half) / 4);
+}
+
 struct net_sent *net_sent_new(struct dmm_net_conn *c)
 {
 	struct net_sent *sent;
@@ -36,7 +48,7 @@ struct net_sent *net_sent_new(struct dmm_net_conn *c)
 		c->one_used = true;
 		sent = &c->one;
 	} else {
-		sent = net_pool_get(&c->net->sents);
+		sent = may_have(c) ? net_pool_get(&c->net->sents) : NULL;
 		if (!sent)
 			return NULL;
 	}
