@@ -18,6 +18,7 @@ struct netsim_link {
 	uint64_t rate;		/* bytes per second, 0: no limit */
 	uint32_t queue;		/* of 1500 bytes that wait at most for that, 0: no limit */
 	uint32_t loss, dup, corrupt, reorder;
+	uint32_t mark;	     /* of those that know of it: by a router with a queue (RFC 3168) */
 	uint32_t recut;	     /* a segment goes on as two */
 	uint32_t fragment;   /* a packet goes on as fragments */
 	uint32_t forge;	     /* behind it comes what an attacker sent who does not see it */
@@ -29,12 +30,13 @@ struct netsim_link {
 	uint32_t mtu; /* larger packets vanish; with @says_so, an ICMP comes back */
 	uint64_t mtu_from;
 	bool says_so;
+	bool no_timestamps; /* SYNs lose that option; on both, or an end takes it for agreed */
 };
 
 /* What the links did, and what was seen on them. */
 struct netsim_seen {
 	uint64_t packets, lost, queue_full, dead, stalled, reordered, duplicated, corrupted, recut;
-	uint64_t fragmented, forged_resets, forged_syns, too_big, told_too_big;
+	uint64_t marked, fragmented, forged_resets, forged_syns, too_big, told_too_big;
 	uint64_t zero_windows, resets, outages;
 };
 

@@ -12,6 +12,7 @@
 #define PROTO_TCP  6
 #define PROTO_FRAG 44
 #define FIN	   0x01
+#define SYN	   0x02
 #define RST	   0x04
 #define MAX_CUTS   3
 
@@ -249,6 +250,29 @@ static void corrupt(struct netsim *sim, struct packet *p)
 		p->data[at] ^= (uint8_t)(1u << netsim_random(sim) % 8);
 }
 
+/* "Congestion experienced", unless the packet knows nothing of it. */
+static bool mark(struct packet *p)
+{
+	const bool v4 = p->data[0] >> 4 == 4;
+	const unsigned int shift = v4 ? 0 : 4;
+
+	if (!(p->data[1] >> shift & 3))
+		return false;
+	p->data[1] |= (uint8_t)(3 << shift);
+	mend_ip(p);
+	return true;
+}
+
+static void strip_timestamps(struct packet *p)
+{
+	uint8_t *tcp = p->data + netsim_ip_header(p), *end = tcp + (tcp[12] >> 4) * 4, *o;
+
+	for (o = tcp + 20; o < end && *o; o += *o == 1 ? 1 : o[1])
+		if (*o == 8)
+			memset(o, 1, 10);
+	mend_tcp(p);
+}
+
 /* The data of @p from @from to @to as a segment of its own. */
 static struct packet *cut(struct netsim *sim, const struct packet *p, uint32_t from, uint32_t to)
 {
@@ -358,6 +382,8 @@ static void transmit_one(struct netsim *sim, unsigned int from, struct packet *p
 		netsim_packet_free(sim, p);
 		return;
 	}
+	if (netsim_chance(sim, l->mark))
+		sim->seen.marked += mark(p);
 	at = stalled_until(l, sent);
 	sim->seen.stalled += at != sent;
 	at += l->delay + (l->jitter ? netsim_random(sim) % l->jitter : 0);
@@ -392,6 +418,8 @@ void netsim_transmit(struct netsim *sim, unsigned int from, struct packet *p)
 		netsim_packet_free(sim, p);
 		return;
 	}
+	if (l->no_timestamps && is_tcp(p) && (p->data[header + 13] & SYN))
+		strip_timestamps(p);
 	data = l->recut ? p->len - header - (p->data[header + 12] >> 4) * 4u : 0;
 	if (data < 2 || !netsim_chance(sim, l->recut)) {
 		transmit_one(sim, from, p);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The native engine against itself over links that lose, delay, reorder, duplicate, corrupt, cut,
- * stall, forge and die for a while, one world per seed: at least 64 KiB each way under at least two
+ * mark, stall, forge and die for a while, one world per seed: at least 64 KiB each way under at least two
  * of these. Whatever happens: the bytes arrive as they were, windows are kept, everything ends,
  * nothing is left in memory. tests/lib/netsim.c checks it at every step.
  *
@@ -57,7 +57,7 @@ static bool one_in(uint64_t *dice, uint64_t n)
 	return netsim_roll(dice) % n == 0;
 }
 
-#define KINDS 12
+#define KINDS 13
 
 static void impair(uint64_t *dice, struct netsim_link *l, unsigned int kind, bool v6)
 {
@@ -86,9 +86,9 @@ static void impair(uint64_t *dice, struct netsim_link *l, unsigned int kind, boo
 		l->rate = pick(dice, 20, 5000) * 1000;
 		l->queue = (uint32_t)pick(dice, 5, 200);
 		break;
-	case 7:
+	case 7: /* a half-open connection is tried again until 31 s, given up at 63 */
 		l->dead_from = pick(dice, 0, 2000) * NETSIM_MS;
-		l->dead_until = l->dead_from + pick(dice, 100, 20000) * NETSIM_MS;
+		l->dead_until = l->dead_from + pick(dice, 100, 12000) * NETSIM_MS;
 		break;
 	case 8: /* IPv6 has no less than 1280 */
 		l->mtu = (uint32_t)pick(dice, v6 ? 1280 : 576, 1499);
@@ -104,6 +104,9 @@ static void impair(uint64_t *dice, struct netsim_link *l, unsigned int kind, boo
 	case 11:
 		l->forge = (uint32_t)pick(dice, 1, 100);
 		break;
+	case 12:
+		l->mark = (uint32_t)pick(dice, 1, 300);
+		break;
 	}
 }
 
@@ -117,6 +120,7 @@ static void roll_side(uint64_t *dice, struct dmm_net_config *c)
 	c->buffer_memory = pick(dice, 256, 4096) * 1024;
 	c->congestion = one_in(dice, 3) ? DMM_NET_NEWRENO : DMM_NET_CUBIC;
 	c->delay_small = one_in(dice, 2);
+	c->ecn = (enum dmm_net_ecn)pick(dice, DMM_NET_ECN_ACCEPT, DMM_NET_ECN_OFF);
 }
 
 static void roll(uint64_t *dice, struct netsim_params *p)
@@ -124,6 +128,7 @@ static void roll(uint64_t *dice, struct netsim_params *p)
 	unsigned int i, n, kind, taken = 0;
 
 	p->v6 = one_in(dice, 3);
+	p->link[0].no_timestamps = p->link[1].no_timestamps = one_in(dice, 4);
 	for (i = 0; i < 2; i++) {
 		p->link[i].delay = pick(dice, 10, one_in(dice, 4) ? 200000 : 20000) * 1000;
 		roll_side(dice, &p->config[i]);
@@ -343,6 +348,10 @@ static const struct counter {
 	COUNTER(fast_recoveries),
 	COUNTER(rack_marked),
 	COUNTER(spurious),
+	COUNTER(dsack_undos),
+	COUNTER(frto_undos),
+	COUNTER(ce_in),
+	COUNTER(ecn_reductions),
 	COUNTER(dsack_in),
 	COUNTER(dsack_out),
 	COUNTER(sack_in),
@@ -374,6 +383,7 @@ static const struct counter {
 	SEEN(duplicated),
 	SEEN(corrupted),
 	SEEN(recut),
+	SEEN(marked),
 	SEEN(fragmented),
 	SEEN(forged_resets),
 	SEEN(forged_syns),
