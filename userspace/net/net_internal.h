@@ -179,6 +179,7 @@ struct dmm_net_conn {
 	bool shut : 1;	  /* FIN is to be sent behind tx_end, or was */
 	bool fin_sent : 1, fin_acked : 1;
 	bool eof : 1;	     /* the peer's FIN came in order */
+	bool fin_held : 1;   /* it came out of order: @fin_at */
 	bool want_write : 1; /* send() came up short */
 	bool nodelay : 1;
 	bool ts_ok : 1, sack_ok : 1;
@@ -218,6 +219,7 @@ struct dmm_net_conn {
 	/* Receiving: [rcv_read, rcv_nxt) waits for the caller. */
 	struct net_stream rx;
 	struct net_range *held; /* out of order */
+	uint32_t fin_at;	/* where the peer's FIN stands, once it came */
 	uint32_t irs, rcv_nxt, rcv_read;
 	uint32_t rcv_buffer;		 /* bytes; see buffers.c */
 	uint32_t round_from, last_round; /* rcv_read when the round began; bytes of the last one */

@@ -107,6 +107,10 @@ static void hold(struct dmm_net_conn *c, const struct net_segment *s)
 	/* RFC 5681 4.2: one each, for peers who count them */
 	if (!c->sack_ok && c->dup_acks_owed < UINT8_MAX)
 		c->dup_acks_owed++;
+	if ((s->flags & NET_FIN) && !c->fin_held) { /* SHLD-31 */
+		c->fin_held = true;
+		c->fin_at = end;
+	}
 	if (!s->len)
 		return;
 	if (is_held(c, s->seq, end)) {
@@ -217,6 +221,8 @@ void net_receive(struct dmm_net_conn *c, struct net_segment *s)
 		net_note(c, DMM_EV_READABLE);
 		owe_ack(c, c->rcv_nxt - before, filled || c->held);
 	}
-	if ((s->flags & NET_FIN) && c->rcv_nxt == s->seq + s->len)
+	c->fin_held &= seq_leq(c->rcv_nxt, c->fin_at);
+	if (((s->flags & NET_FIN) && c->rcv_nxt == s->seq + s->len) ||
+	    (c->fin_held && c->rcv_nxt == c->fin_at))
 		take_fin(c);
 }
