@@ -6,7 +6,7 @@
 #include "net/net_internal.h"
 #include "net/seq.h"
 
-#define BLACK_HOLE_AFTER 2 /* RTOs in a row of a full segment */
+#define BLACK_HOLE_AFTER 2 /* RTOs in a row of a full segment; then each RTO */
 /* RFC 1191 6.3: what the path was found to be is tried anew after 10 minutes; a guess sooner. */
 #define AGE	    (600 * NET_SEC)
 #define GUESS_AGE   NET_SEC
@@ -102,10 +102,10 @@ void net_pmtu_arrived(struct dmm_net_conn *c, const struct net_sent *sent)
 void net_black_hole(struct dmm_net_conn *c)
 {
 	const struct net_sent *first = TAILQ_FIRST(&c->sent);
-	const uint32_t mtu = c->path_mtu ? c->path_mtu : c->net->mtu;
 	const uint32_t least = c->v4 ? NET_MIN_MTU : NET_MIN_MTU6;
 	const uint32_t headers =
 		(c->v4 ? NET_HEADER4 : NET_HEADER6) + NET_TCP_HEADER + (c->ts_ok ? 12 : 0);
+	const uint32_t mtu = c->mss + headers; /* what is made use of */
 	bool fits;
 
 	if (!first || c->state < NET_ESTABLISHED)
@@ -114,8 +114,8 @@ void net_black_hole(struct dmm_net_conn *c)
 	fits = first->end - first->seq + headers <= least;
 	if ((fits && !c->mtu_before) || ++c->big_lost < BLACK_HOLE_AFTER)
 		return;
-	c->big_lost = 0;
 	if (fits) {
+		c->big_lost = 0;
 		raise_mtu(c);
 		return;
 	}
@@ -123,7 +123,7 @@ void net_black_hole(struct dmm_net_conn *c)
 		return;
 	c->net->stats.black_holes++;
 	if (!c->mtu_before)
-		c->mtu_before = (uint16_t)mtu;
+		c->mtu_before = (uint16_t)(c->path_mtu ? c->path_mtu : c->net->mtu);
 	net_pmtu_lower(c, mtu > 1500 ? 1500 : mtu > NET_MIN_MTU6 ? NET_MIN_MTU6 : NET_MIN_MTU);
 	c->mtu_try_at = next_try(c);
 }
