@@ -150,8 +150,12 @@ static ssize_t receive(int fd, struct message *ret, pid_t *ret_pid)
 			     .msg_control = &control,
 			     .msg_controllen = sizeof(control) };
 	ssize_t n = recvmsg(fd, &mh, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	struct cmsghdr *cmsg = n > 0 ? CMSG_FIRSTHDR(&mh) : NULL;
+	struct cmsghdr *cmsg;
 
+	/* it went without having read all of ours: that is told once, and before what it said */
+	if (n < 0 && errno == ECONNRESET)
+		n = recvmsg(fd, &mh, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	cmsg = n > 0 ? CMSG_FIRSTHDR(&mh) : NULL;
 	*ret_pid = 0;
 	if (cmsg && cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SCM_RIGHTS)
 		close_all(cmsg); /* nobody asked for any */
@@ -207,8 +211,7 @@ static void channel_ready(struct dmmd_source *source, uint32_t events)
 		if (inst->pid)
 			dmmd_source_remove(&inst->d->loop, source);
 		else
-			never_came(inst, inst->said[0] ? inst->said
-						       : "no instance stayed that it started");
+			never_came(inst, "no instance stayed that it started");
 		return;
 	}
 	if (in.msg.kind == DMM_MSG_STARTED && !inst->pid)
