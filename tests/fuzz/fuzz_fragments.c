@@ -8,8 +8,6 @@
 #include "base/util.h"
 #include "input.h"
 
-#define MS	    1000000ull
-#define MTU	    1500u
 #define LIFE	    (30000 * MS)
 #define DATAGRAMS   6
 #define MAX_LEN	    65500u
@@ -37,12 +35,6 @@ struct world {
 		left_behind; /* packets that were begun and are no longer among the datagrams */
 	struct datagram *datagrams;
 };
-
-static void must(bool holds)
-{
-	if (!holds)
-		abort();
-}
 
 static void make(struct world *w, struct datagram *d)
 {

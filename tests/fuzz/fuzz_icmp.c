@@ -7,9 +7,6 @@
 #include "base/util.h"
 #include "input.h"
 
-#define MS  1000000ull
-#define MTU 1500u
-
 struct world {
 	struct input in;
 	struct dmm_net *net;
@@ -20,12 +17,6 @@ struct world {
 	bool gone;
 	uint32_t seq, ack; /* of the peer */
 };
-
-static void must(bool holds)
-{
-	if (!holds)
-		abort();
-}
 
 static uint32_t tcp(const struct world *w, uint8_t *p, uint8_t flags)
 {

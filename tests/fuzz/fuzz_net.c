@@ -8,9 +8,6 @@
 
 #include "input.h"
 
-#define MS  1000000ull
-#define MTU 1500u
-
 struct world {
 	struct input in;
 	struct dmm_net *net;

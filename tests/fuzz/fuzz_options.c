@@ -11,12 +11,6 @@
 #define ROOM	  40
 #define MAX_PARTS 8
 
-static void must(bool holds)
-{
-	if (!holds)
-		abort();
-}
-
 /* The @n-th option of kind @kind whose length is right: a pointer to what follows its length; NULL:
  * there is none. *@sound: no length is illegal. Negative @n: count from the end. */
 static const uint8_t *find(const uint8_t *p, uint32_t len, uint8_t kind, int n, uint32_t *ret_len,

@@ -5,12 +5,23 @@
 #include <arpa/inet.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "net/bytes.h"
 #include "net/checksum.h"
 
 #include <dmm/net.h>
+
+#define MS  1000000ull
+#define MTU 1500u
+
+/* What does not hold is a finding. */
+static inline void must(bool holds)
+{
+	if (!holds)
+		abort();
+}
 
 struct input {
 	const uint8_t *data;

@@ -11,28 +11,6 @@ bool segment_is_v4(const uint8_t addr[16])
 	return memcmp(addr, prefix, 12) == 0;
 }
 
-void segment_put16(uint8_t *p, uint32_t v)
-{
-	p[0] = (uint8_t)(v >> 8);
-	p[1] = (uint8_t)v;
-}
-
-static void put32(uint8_t *p, uint32_t v)
-{
-	segment_put16(p, v >> 16);
-	segment_put16(p + 2, v);
-}
-
-static uint32_t get16(const uint8_t *p)
-{
-	return (uint32_t)(p[0] << 8 | p[1]);
-}
-
-static uint32_t get32(const uint8_t *p)
-{
-	return get16(p) << 16 | get16(p + 2);
-}
-
 uint16_t segment_checksum(const uint8_t *p, size_t len, uint32_t sum)
 {
 	size_t i;
@@ -72,8 +50,8 @@ size_t segment_build(const struct segment *s, uint8_t *p)
 	}
 	memcpy(tcp, &s->src.port, 2);
 	memcpy(tcp + 2, &s->dst.port, 2);
-	put32(tcp + 4, s->seq);
-	put32(tcp + 8, s->ack);
+	segment_put32(tcp + 4, s->seq);
+	segment_put32(tcp + 8, s->ack);
 	tcp[12] = (uint8_t)((20 + s->options_len) << 2);
 	tcp[13] = s->flags;
 	segment_put16(tcp + 14, s->window);
@@ -97,16 +75,16 @@ void segment_parse(const uint8_t *p, size_t len, struct segment *ret)
 	memcpy(s.dst.addr + 16 - addr, addrs + addr, addr);
 	memcpy(&s.src.port, tcp, 2);
 	memcpy(&s.dst.port, tcp + 2, 2);
-	s.seq = get32(tcp + 4);
-	s.ack = get32(tcp + 8);
+	s.seq = segment_get32(tcp + 4);
+	s.ack = segment_get32(tcp + 8);
 	s.flags = tcp[13];
-	s.window = (uint16_t)get16(tcp + 14);
+	s.window = (uint16_t)segment_get16(tcp + 14);
 	s.options_len = (uint32_t)(tcp[12] >> 4) * 4 - 20;
 	memcpy(s.options, tcp + 20, s.options_len);
 	for (i = 0; i + 1 < s.options_len && s.options[i];
 	     i += s.options[i] == 1 ? 1 : s.options[i + 1])
 		if (s.options[i] == 2)
-			s.mss = (uint16_t)get16(s.options + i + 2);
+			s.mss = (uint16_t)segment_get16(s.options + i + 2);
 	s.len = (uint32_t)len - header - 20 - s.options_len;
 	memcpy(s.data, tcp + 20 + s.options_len, s.len);
 	*ret = s;

@@ -26,8 +26,31 @@ struct segment {
 	bool v4;
 };
 
+/* Numbers in network order; independent of what the engine has for it. */
+
+static inline void segment_put16(uint8_t *p, uint32_t v)
+{
+	p[0] = (uint8_t)(v >> 8);
+	p[1] = (uint8_t)v;
+}
+
+static inline void segment_put32(uint8_t *p, uint32_t v)
+{
+	segment_put16(p, v >> 16);
+	segment_put16(p + 2, v);
+}
+
+static inline uint32_t segment_get16(const uint8_t *p)
+{
+	return (uint32_t)(p[0] << 8 | p[1]);
+}
+
+static inline uint32_t segment_get32(const uint8_t *p)
+{
+	return segment_get16(p) << 16 | segment_get16(p + 2);
+}
+
 bool segment_is_v4(const uint8_t addr[16]);
-void segment_put16(uint8_t *p, uint32_t v);
 /* The Internet checksum, begun with @sum; @p begins at an even byte. */
 uint16_t segment_checksum(const uint8_t *p, size_t len, uint32_t sum);
 /* @p has room for 2000 bytes; returns the length of the packet. */

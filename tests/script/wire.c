@@ -8,29 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "segment.h"
+
 static const char flag_names[] = "FSRPAUEC"; /* from bit 0 on */
-
-static void put16(uint8_t *p, uint32_t v)
-{
-	p[0] = (uint8_t)(v >> 8);
-	p[1] = (uint8_t)v;
-}
-
-static void put32(uint8_t *p, uint32_t v)
-{
-	put16(p, v >> 16);
-	put16(p + 2, v);
-}
-
-static uint32_t get16(const uint8_t *p)
-{
-	return (uint32_t)(p[0] << 8 | p[1]);
-}
-
-static uint32_t get32(const uint8_t *p)
-{
-	return get16(p) << 16 | get16(p + 2);
-}
 
 uint8_t wire_byte(uint32_t at)
 {
@@ -66,15 +46,15 @@ static size_t put_ip(uint8_t *p, const uint8_t src[16], const uint8_t dst[16], b
 	memcpy(p + header - more_len, more, more_len);
 	if (v4) {
 		p[0] = (uint8_t)(0x40 | header / 4);
-		put16(p + 2, (uint32_t)(header + len));
+		segment_put16(p + 2, (uint32_t)(header + len));
 		p[8] = 64;
 		p[9] = proto;
 		memcpy(p + 12, src + 12, 4);
 		memcpy(p + 16, dst + 12, 4);
-		put16(p + 10, ~add(p, header, 0));
+		segment_put16(p + 10, ~add(p, header, 0));
 	} else {
 		p[0] = 0x60;
-		put16(p + 4, (uint32_t)(more_len + len));
+		segment_put16(p + 4, (uint32_t)(more_len + len));
 		p[6] = proto;
 		p[7] = 64;
 		memcpy(p + 8, src, 16);
@@ -90,8 +70,8 @@ static void put_ecn(uint8_t *p, size_t header, uint8_t ecn)
 		return;
 	}
 	p[1] |= ecn;
-	put16(p + 10, 0);
-	put16(p + 10, ~add(p, header, 0));
+	segment_put16(p + 10, 0);
+	segment_put16(p + 10, ~add(p, header, 0));
 }
 
 size_t wire_build(const struct wire_segment *s, uint8_t *p)
@@ -107,17 +87,17 @@ size_t wire_build(const struct wire_segment *s, uint8_t *p)
 	memset(tcp, 0, 20);
 	memcpy(tcp, &s->src.port, 2);
 	memcpy(tcp + 2, &s->dst.port, 2);
-	put32(tcp + 4, s->seq);
-	put32(tcp + 8, s->ack);
+	segment_put32(tcp + 4, s->seq);
+	segment_put32(tcp + 8, s->ack);
 	tcp[12] = (uint8_t)((s->header_words ? (uint32_t)s->header_words : tcp_header / 4) << 4 |
 			    s->reserved);
 	tcp[13] = s->flags;
-	put16(tcp + 14, s->window);
-	put16(tcp + 18, s->urgent);
+	segment_put16(tcp + 14, s->window);
+	segment_put16(tcp + 18, s->urgent);
 	memcpy(tcp + 20, s->options, s->options_len);
 	for (i = 0; i < s->len; i++)
 		tcp[tcp_header + i] = wire_byte(s->data_at + i);
-	put16(tcp + 16, ~add(tcp, tcp_header + s->len, pseudo(p, 6, tcp_header + s->len)));
+	segment_put16(tcp + 16, ~add(tcp, tcp_header + s->len, pseudo(p, 6, tcp_header + s->len)));
 	if (s->bad_sum)
 		tcp[17] ^= 1;
 	return s->cut && s->cut < at + tcp_header + s->len ? s->cut : at + tcp_header + s->len;
@@ -134,12 +114,12 @@ size_t wire_icmp(const struct wire_segment *about, const uint8_t from[16], uint8
 	memset(icmp, 0, len);
 	icmp[0] = type;
 	icmp[1] = code;
-	put32(icmp + 4, word);
+	segment_put32(icmp + 4, word);
 	put_ip(icmp + 8, about->src.addr, about->dst.addr, about->v4, 6, p, 0, 20 + about->len);
 	memcpy(icmp + 8 + ip, &about->src.port, 2);
 	memcpy(icmp + 8 + ip + 2, &about->dst.port, 2);
-	put32(icmp + 8 + ip + 4, about->seq);
-	put16(icmp + 2, ~add(icmp, len, about->v4 ? 0 : pseudo(p, 58, len)));
+	segment_put32(icmp + 8 + ip + 4, about->seq);
+	segment_put16(icmp + 2, ~add(icmp, len, about->v4 ? 0 : pseudo(p, 58, len)));
 	return at + len;
 }
 
@@ -147,7 +127,7 @@ uint16_t wire_remote_port(const uint8_t *p, bool outgoing)
 {
 	const uint8_t *tcp = p + (p[0] >> 4 == 4 ? (p[0] & 15) * 4 : 40);
 
-	return (uint16_t)get16(outgoing ? tcp + 2 : tcp);
+	return (uint16_t)segment_get16(outgoing ? tcp + 2 : tcp);
 }
 
 static const char *parse_ip(const uint8_t *p, size_t len, size_t *ret_at, struct wire_segment *s)
@@ -159,13 +139,13 @@ static const char *parse_ip(const uint8_t *p, size_t len, size_t *ret_at, struct
 		memcpy(s->src.addr + 12, p + 12, 4);
 		memcpy(s->dst.addr + 12, p + 16, 4);
 		*ret_at = 20;
-		if (p[0] != 0x45 || get16(p + 2) != len || p[9] != 6 || !p[8])
+		if (p[0] != 0x45 || segment_get16(p + 2) != len || p[9] != 6 || !p[8])
 			return "its IPv4 header is odd";
-		if (get16(p + 6) != 0x4000)
+		if (segment_get16(p + 6) != 0x4000)
 			return "it may be fragmented";
 		return add(p, 20, 0) == 0xffff ? NULL : "its IPv4 checksum is wrong";
 	}
-	if (len < 40 || p[0] >> 4 != 6 || get16(p + 4) != len - 40 || p[6] != 6 || !p[7])
+	if (len < 40 || p[0] >> 4 != 6 || segment_get16(p + 4) != len - 40 || p[6] != 6 || !p[7])
 		return "its IPv6 header is odd";
 	memcpy(s->src.addr, p + 8, 16);
 	memcpy(s->dst.addr, p + 24, 16);
@@ -215,12 +195,12 @@ const char *wire_parse(const uint8_t *p, size_t len, uint32_t first, struct wire
 		return "it is too short";
 	memcpy(&s.src.port, tcp, 2);
 	memcpy(&s.dst.port, tcp + 2, 2);
-	s.seq = get32(tcp + 4);
-	s.ack = get32(tcp + 8);
+	s.seq = segment_get32(tcp + 4);
+	s.ack = segment_get32(tcp + 8);
 	s.reserved = tcp[12] & 15;
 	s.flags = tcp[13];
-	s.window = (uint16_t)get16(tcp + 14);
-	s.urgent = (uint16_t)get16(tcp + 18);
+	s.window = (uint16_t)segment_get16(tcp + 14);
+	s.urgent = (uint16_t)segment_get16(tcp + 18);
 	s.options_len = header - 20;
 	memcpy(s.options, tcp + 20, s.options_len);
 	s.len = (uint32_t)(len - at) - header;
@@ -298,7 +278,7 @@ static uint32_t read_one(const char *p, const struct wire_bases *b, uint8_t o[40
 	} else if (strncmp(p, "mss ", 4) == 0) {
 		p += 4;
 		o[0] = 2;
-		put16(o + 2, number(&p));
+		segment_put16(o + 2, number(&p));
 		n = 4;
 	} else if (strncmp(p, "wscale ", 7) == 0) {
 		p += 7;
@@ -308,14 +288,14 @@ static uint32_t read_one(const char *p, const struct wire_bases *b, uint8_t o[40
 	} else if (strncmp(p, "ts ", 3) == 0) {
 		p += 3;
 		o[0] = 8;
-		put32(o + 2, number(&p) + b->ts_val);
-		put32(o + 6, number(&p) + b->ts_ecr);
+		segment_put32(o + 2, number(&p) + b->ts_val);
+		segment_put32(o + 6, number(&p) + b->ts_ecr);
 		n = 10;
 	} else if (strncmp(p, "sack ", 5) == 0) {
 		p += 5;
 		o[0] = 5;
 		for (; is_number(p) && n < 34; n += 4)
-			put32(o + n, number(&p) + b->ack);
+			segment_put32(o + n, number(&p) + b->ack);
 	} else if (strncmp(p, "raw ", 4) == 0) {
 		unsigned int byte;
 
@@ -359,18 +339,19 @@ static int print_one(const uint8_t *o, const struct wire_bases *b, char *to, siz
 	int n, i;
 
 	if (o[0] == 2 && len == 4)
-		return snprintf(to, room, "mss %u", get16(o + 2));
+		return snprintf(to, room, "mss %u", segment_get16(o + 2));
 	if (o[0] == 3 && len == 3)
 		return snprintf(to, room, "wscale %u", o[2]);
 	if (o[0] == 4 && len == 2)
 		return snprintf(to, room, "sackOK");
 	if (o[0] == 8 && len == 10)
-		return snprintf(to, room, "ts %d %d", (int)(get32(o + 2) - b->ts_val),
-				(int)(get32(o + 6) - b->ts_ecr));
+		return snprintf(to, room, "ts %d %d", (int)(segment_get32(o + 2) - b->ts_val),
+				(int)(segment_get32(o + 6) - b->ts_ecr));
 	n = snprintf(to, room, o[0] == 5 ? "sack" : "raw ");
 	for (i = 2; o[0] == 5 && i + 8 <= len; i += 8)
-		n += snprintf(to + n, room - (size_t)n, " %d:%d", (int)(get32(o + i) - b->ack),
-			      (int)(get32(o + i + 4) - b->ack));
+		n += snprintf(to + n, room - (size_t)n, " %d:%d",
+			      (int)(segment_get32(o + i) - b->ack),
+			      (int)(segment_get32(o + i + 4) - b->ack));
 	for (i = 0; o[0] != 5 && i < len; i++)
 		n += snprintf(to + n, room - (size_t)n, "%02x", o[i]);
 	return n;

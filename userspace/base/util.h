@@ -49,6 +49,15 @@ static inline void dmm_autofclose_fn(FILE **f)
 		taken_;                                                                            \
 	})
 
+/* Room for one more behind the @n items of a list that only grows by this: the list, which may have moved.
+ * NULL: no memory, and the list is as it was. */
+static inline void *dmm_room_for_one(void *items, size_t n, size_t size)
+{
+	if (n & (n - 1)) /* room is always the next power of two */
+		return items;
+	return reallocarray(items, n ? n * 2 : 1, size);
+}
+
 static inline bool dmm_streq(const char *a, const char *b)
 {
 	return strcmp(a, b) == 0;

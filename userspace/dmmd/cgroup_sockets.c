@@ -31,13 +31,11 @@ static int compare(const void *a, const void *b)
 
 static int add_id(struct count *count, uint64_t id)
 {
-	if ((count->n & (count->n - 1)) == 0) { /* room is always the next power of two */
-		uint64_t *more = reallocarray(count->ids, count->n ? count->n * 2 : 1, sizeof(id));
+	uint64_t *more = dmm_room_for_one(count->ids, count->n, sizeof(id));
 
-		if (!more)
-			return -ENOMEM;
-		count->ids = more;
-	}
+	if (!more)
+		return -ENOMEM;
+	count->ids = more;
 	count->ids[count->n++] = id;
 	return 0;
 }

@@ -25,11 +25,8 @@ static void make_harmless(char *s)
 
 static int grow(struct dmm_findings *found)
 {
-	struct dmm_finding *items;
+	struct dmm_finding *items = dmm_room_for_one(found->items, found->n, sizeof(*items));
 
-	if (found->n & (found->n - 1)) /* room is always the next power of two */
-		return 0;
-	items = reallocarray(found->items, found->n ? found->n * 2 : 1, sizeof(*items));
 	if (!items)
 		return -ENOMEM;
 	found->items = items;

@@ -190,12 +190,10 @@ static void *append(const struct dmm_field *field, void *target, size_t size)
 	size_t *n = (size_t *)((char *)target + field->count_offset);
 	void *bigger, *item;
 
-	if (!(*n & (*n - 1))) { /* room is always the next power of two */
-		bigger = reallocarray(*array, *n ? *n * 2 : 1, size);
-		if (!bigger)
-			return NULL;
-		*array = bigger;
-	}
+	bigger = dmm_room_for_one(*array, *n, size);
+	if (!bigger)
+		return NULL;
+	*array = bigger;
 	item = (char *)*array + (*n)++ * size;
 	memset(item, 0, size);
 	return item;

@@ -53,14 +53,11 @@ struct dmm_mirror {
 static int add(struct list *list, const void *key, size_t key_size, uint32_t rank,
 	       const void *value, size_t value_size)
 {
-	struct entry *e;
+	struct entry *e = dmm_room_for_one(list->items, list->n, sizeof(*e));
 
-	if ((list->n & (list->n - 1)) == 0) {
-		e = reallocarray(list->items, list->n ? list->n * 2 : 1, sizeof(*e));
-		if (!e)
-			return -ENOMEM;
-		list->items = e;
-	}
+	if (!e)
+		return -ENOMEM;
+	list->items = e;
 	e = &list->items[list->n];
 	memset(e, 0, sizeof(*e));
 	memcpy(e->key, key, key_size);

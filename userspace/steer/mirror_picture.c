@@ -24,9 +24,7 @@ void dmm_mirror_picture_free(struct dmm_mirror_picture *picture)
 /* Room for one more at the end of a list, zeroed; NULL: no memory. */
 #define APPEND(list, n)                                                                            \
 	({                                                                                         \
-		__typeof__(list) more_ = (list);                                                   \
-		if (((n) & ((n)-1)) == 0)                                                          \
-			more_ = reallocarray(list, (n) ? (n)*2 : 1, sizeof(*(list)));              \
+		__typeof__(list) more_ = dmm_room_for_one(list, n, sizeof(*(list)));               \
 		if (more_) {                                                                       \
 			(list) = more_;                                                            \
 			more_ += (n)++;                                                            \

@@ -19,14 +19,11 @@ struct set {
 
 static int add(struct set *set, const struct dmm_tuple *tuple)
 {
-	if ((set->n & (set->n - 1)) == 0) {
-		struct dmm_tuple *more =
-			reallocarray(set->items, set->n ? set->n * 2 : 1, sizeof(*more));
+	struct dmm_tuple *more = dmm_room_for_one(set->items, set->n, sizeof(*more));
 
-		if (!more)
-			return -ENOMEM;
-		set->items = more;
-	}
+	if (!more)
+		return -ENOMEM;
+	set->items = more;
 	set->items[set->n++] = *tuple;
 	return 0;
 }

@@ -32,16 +32,11 @@ struct entries {
 static int add(void *ctx, const void *key, const void *value)
 {
 	struct entries *all = ctx;
-	struct entry *to;
+	struct entry *to = dmm_room_for_one(all->items, all->n, sizeof(*to));
 
-	if ((all->n & (all->n - 1)) == 0) { /* room is always the next power of two */
-		struct entry *more =
-			reallocarray(all->items, all->n ? all->n * 2 : 1, sizeof(*more));
-
-		if (!more)
-			return -ENOMEM;
-		all->items = more;
-	}
+	if (!to)
+		return -ENOMEM;
+	all->items = to;
 	to = &all->items[all->n++];
 	*to = (struct entry){};
 	memcpy(&to->key, key, sizeof(to->key));
